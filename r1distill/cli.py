@@ -1,0 +1,138 @@
+"""The commands. Nothing but wiring: every stage lives in its own room, and is only imported when it is asked for."""
+
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from r1distill import __version__
+from r1distill.errors import UserError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Distil the reasoning of a large teacher model into small students: generate, verify, filter, train, eval.",
+)
+
+RecipeName = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A TOML file, or the name of a shipped recipe.", show_default=False)
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[section.key=value]…", help="Settings put over the recipe's.", show_default=False),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved plan of every stage and do nothing.")]
+Redo = Annotated[
+    bool, typer.Option("--redo", help="Use a folder that holds the samples of another recipe; they are kept.")
+]
+
+
+def main() -> None:
+    """Run a command; what the user can mend ends in one line and exit code 2."""
+    # a machine without a network must not wait for the Hub's retries; where there is one, nothing changes
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    try:
+        app()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\nstopped; the same command continues from here", file=sys.stderr)
+        sys.exit(130)
+
+
+def room(module: str) -> Any:
+    """A part of r1distill, imported now: `--help` must not wait for pyarrow and pydantic."""
+    return importlib.import_module(f"r1distill.{module}")
+
+
+def version(value: bool) -> None:
+    if value:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options of every command."""
+
+
+def work(recipe: str, overrides: list[str] | None, names: tuple[str, ...] | None, dry_run: bool, redo: bool) -> None:
+    """Run the named stages of a recipe (all for None), or show their plan."""
+    path = room("recipe").find_recipe(recipe)
+    run = room("run").Run(room("recipe").load_recipe(path, overrides or []))
+    if dry_run:
+        room("dry_run").show_plan(run, path)
+        return
+    pipeline, summary = room("pipeline"), room("summary")
+    with room("run").locked(run):
+        pipeline.run_stages(run, names or pipeline.STAGE_NAMES, redo=redo)
+        result = summary.write_summary(run)
+    if names is None:
+        summary.show_summary(run, result)
+
+
+@app.command()
+def run(recipe: RecipeName, overrides: Overrides = None, dry_run: DryRun = False, redo: Redo = False) -> None:
+    """All stages: generate, verify, filter, train, eval. Finished ones are skipped."""
+    work(recipe, overrides, None, dry_run, redo)
+
+
+def stage_command(name: str, description: str) -> Callable[..., None]:
+    def command(recipe: RecipeName, overrides: Overrides = None, dry_run: DryRun = False, redo: Redo = False) -> None:
+        work(recipe, overrides, (name,), dry_run, redo)
+
+    command.__doc__ = description
+    return app.command(name)(command)
+
+
+stage_command("generate", "Sample the teacher: problems → traces.")
+
+
+@app.command()
+def verify(
+    recipe: Annotated[
+        str | None, typer.Argument(metavar="[RECIPE]", help="As for the other stages.", show_default=False)
+    ] = None,
+    overrides: Overrides = None,
+    file: Annotated[Path | None, typer.Option("--file", help="Judge the replies of this JSONL file instead.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Where the verdicts on --file go (JSONL).")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes for --file.")] = 2,
+    timeout_s: Annotated[float, typer.Option("--timeout-s", min=0.01, help="Seconds for one reply of --file.")] = 10.0,
+    dry_run: DryRun = False,
+) -> None:
+    """Judge traces: traces → verdicts. With --file, any published generations."""
+    if file is not None:
+        if out is None or recipe is not None:
+            raise UserError("verify --file IN.jsonl needs --out OUT.jsonl and no recipe")
+        counts = room("verify.rescore").rescore_file(file, out, workers=workers, timeout_s=timeout_s)
+        print(
+            f"{counts.total()} verdicts in {out}: " + ", ".join(f"{n} {outcome}" for outcome, n in counts.most_common())
+        )
+    elif recipe is not None:
+        work(recipe, overrides, ("verify",), dry_run, False)
+    else:
+        raise UserError("verify needs a recipe, or --file IN.jsonl --out OUT.jsonl")
+
+
+stage_command("filter", "Choose what is taught: verdicts → decisions, funnel and dataset.")
+stage_command("train", "Fine-tune the student: dataset → student.")
+stage_command("eval", "Score base, teacher and student: summary.json.")
+
+
+@app.command()
+def show(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False)],
+) -> None:
+    """Print the summary of a run, finished or not."""
+    run = room("run").open_run(folder)
+    room("summary").show_summary(run, room("summary").summarise(run))

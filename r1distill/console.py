@@ -1,0 +1,115 @@
+"""The terminal: what a person sees. Everything that libraries print goes to the run's logs/ instead."""
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as RichProgress
+
+PLAIN_LINE_EVERY_S = 20.0
+PLAIN_WIDTH = 120
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def library_output_to(log: Path) -> Iterator[None]:
+    """Send file descriptors 1 and 2 to `log`, C++ code and child processes included, and keep `console` on the terminal.
+
+    vLLM's engine, oneDNN, tqdm and Python warnings all write there on their own; only at this level does nothing escape.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved_stdout, saved_stderr = os.dup(1), os.dup(2)
+    terminal = os.fdopen(os.dup(saved_stdout), "w", encoding="utf-8", errors="replace")
+    log_handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    previous = console.file
+    try:
+        os.dup2(log_handle, 1)
+        os.dup2(log_handle, 2)
+        console.file = terminal
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.dup2(saved_stdout, 1)
+        os.dup2(saved_stderr, 2)
+        console.file = previous
+        terminal.close()
+        for handle in (log_handle, saved_stdout, saved_stderr):
+            os.close(handle)
+
+
+@contextmanager
+def terminal_handle() -> Iterator[int]:
+    """A file descriptor of the terminal, for a child process that draws its own progress."""
+    console.file.flush()
+    yield console.file.fileno()
+
+
+class Progress:
+    """A bar with ETA on a terminal, a line every 20 seconds elsewhere. Use as a context manager."""
+
+    def __init__(self, label: str, total: int, done: int = 0) -> None:
+        self.label, self.total, self.done = label, total, done
+        self.first = done
+        self.started = self.last_line = time.monotonic()
+        self.note = ""
+        self.bar: RichProgress | None = None
+
+    def __enter__(self) -> "Progress":
+        if console.is_terminal:
+            columns = (
+                SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+                TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+            )  # fmt: skip
+            self.bar = RichProgress(*columns, console=console)
+            self.task = self.bar.add_task(self.label, total=self.total, completed=self.done, note="")
+            self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar:
+            self.bar.stop()
+        elif self.done > self.first:
+            self.print_line()
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        self.done += steps
+        self.note = note
+        if self.bar:
+            self.bar.update(self.task, completed=self.done, note=note)
+        elif time.monotonic() - self.last_line >= PLAIN_LINE_EVERY_S:
+            self.print_line()
+
+    def print_line(self) -> None:
+        self.last_line = time.monotonic()
+        elapsed = self.last_line - self.started
+        fresh = self.done - self.first
+        eta = f", ETA {clock((self.total - self.done) * elapsed / fresh)}" if fresh and self.done < self.total else ""
+        note = f", {self.note}" if self.note else ""
+        say(f"  {self.label} {self.done}/{self.total}, {clock(elapsed)} elapsed{eta}{note}")
+
+
+def say(text: str = "", style: str | None = None) -> None:
+    """Print a line. No markup is interpreted: model output and paths go through here."""
+    console.print(text, style=style, markup=False)
+
+
+def clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,122 @@
+"""`--dry-run`: what every stage would do, resolved, without doing any of it."""
+
+from pathlib import Path
+from typing import Any
+
+from r1distill.console import say
+from r1distill.errors import UserError
+from r1distill.evaluate.tasks import load_task
+from r1distill.pipeline import statuses
+from r1distill.problems import load_problems, local_path
+from r1distill.prompting import load_prompt
+from r1distill.recipe import Recipe, chat_template_text
+from r1distill.resources import find_file
+from r1distill.run import Run
+from r1distill.train.stage import launch_command
+
+
+def show_plan(run: Run, recipe_path: Path) -> None:
+    """Print the plan. Raises UserError for what the recipe names and this machine does not have."""
+    recipe = run.recipe
+    say(f"recipe  {recipe_path}")
+    say(f"folder  {run.folder}")
+    plans = {
+        "generate": plan_generate(recipe),
+        "verify": [f"Math-Verify in {recipe.verify.workers} processes, at most {recipe.verify.timeout_s:g} s a reply"],
+        "filter": plan_filter(recipe),
+        "train": plan_train(run),
+        "eval": plan_eval(recipe),
+    }
+    for status in statuses(run):
+        say(f"\n{status.stage.name}  [{status.state}{': ' + status.why if status.why else ''}]", style="bold")
+        for line in plans[status.stage.name]:
+            say(f"  {line}")
+
+
+def plan_generate(recipe: Recipe) -> list[str]:
+    settings, teacher = recipe.generate, recipe.teacher
+    path = local_path(recipe.problems.path)
+    lines = []
+    prompt = load_prompt(settings.prompt, settings.prefill)
+    limit = f", the first {recipe.problems.limit:,}" if recipe.problems.limit else ""
+    if path is None:
+        split = f"{recipe.problems.subset or 'default'}/{recipe.problems.split}"
+        lines.append(f"problems  {recipe.problems.path} ({split}) from the Hub{limit} (not fetched in a dry run)")
+    else:
+        problems = load_problems(recipe.problems.path, columns=recipe.problems.columns, limit=recipe.problems.limit)
+        total = len(problems) * settings.samples
+        lines.append(f"problems  {path}: {len(problems):,}, so {total:,} samples at most")
+    where = " ".join(teacher.urls) if teacher.backend == "server" else f"vLLM in this process{options(teacher.engine)}"
+    lines.append(f"teacher   {teacher.model}: {where}")
+    stop = f", until {settings.stop_after_correct} correct" if settings.stop_after_correct else ""
+    lines.append(
+        f"sampling  {settings.samples} a problem{stop}, temperature {settings.temperature:g}, top_p {settings.top_p:g}, "
+        f"at most {settings.max_tokens:,} tokens, top {settings.logprobs} logprobs, {settings.concurrency} at once"
+    )
+    lines.append(
+        f"prompt    {settings.prompt} (sha256 {prompt.sha256[:12]}), no system message, reply starts {settings.prefill!r}"
+    )
+    lines += [f"          │ {line}" for line in prompt.text.splitlines()]
+    return lines
+
+
+def plan_filter(recipe: Recipe) -> list[str]:
+    settings = recipe.filter
+    rules = ["ended by itself", "one <think>…</think> and an answer"]
+    if settings.require_correct:
+        rules.insert(1, "correct")
+    if settings.max_mean_entropy_nats:
+        rules.append(f"mean entropy at most {settings.max_mean_entropy_nats:g} nats")
+    if settings.max_per_problem:
+        rules.append(f"at most {settings.max_per_problem} a problem")
+    lines = [f"keep what {', '.join(rules)}"]
+    if settings.validation_fraction:
+        lines.append(f"{settings.validation_fraction:.1%} of the problems for validation")
+    return lines
+
+
+def plan_train(run: Run) -> list[str]:
+    settings = run.recipe.train
+    adapter = f"LoRA{options(settings.peft)}" if settings.peft is not None else "full fine-tuning"
+    lines = [
+        f"student   {settings.student}: {adapter}, {settings.dtype}{options(settings.model_args)}",
+        f"lengths   at most {settings.max_length:,} tokens; longer: {settings.overlong}",
+    ]
+    if settings.rope_parameters or settings.max_position_embeddings:
+        lines.append(
+            f"positions {settings.max_position_embeddings or 'as they are'}, RoPE {settings.rope_parameters or 'as it is'}"
+        )
+    if settings.chat_template:
+        chat_template_text(settings)
+        lines.append(
+            f"template  {settings.chat_template}, ends with {settings.eos_token or 'the tokenizer’s own token'}"
+        )
+    lines.append("SFTConfig " + ", ".join(f"{key} = {value}" for key, value in settings.args.items()))
+    command = launch_command(settings.launch, str(run.folder))
+    lines.append(f"command   {' '.join(['python', *command[1:]])}")
+    return lines
+
+
+def plan_eval(recipe: Recipe) -> list[str]:
+    settings = recipe.eval
+    lines = [f"models    {', '.join(settings.models)}{options(settings.engine)}"]
+    for name in settings.tasks:
+        task = load_task(name)
+        prompt = load_prompt(task.prompt, settings.prefill)
+        temperature = task.temperature if settings.temperature is None else settings.temperature
+        top_p = task.top_p if settings.top_p is None else settings.top_p
+        source = task.data.path
+        try:
+            source = str(local_path(source) or f"{source} from the Hub")
+        except UserError as error:
+            raise UserError(f"task {name}: {error}") from None
+        lines.append(
+            f"{name:<9} {task.title}: {settings.samples or task.samples} samples a question, temperature {temperature:g}, "
+            f"top_p {top_p:g}, at most {settings.max_tokens or task.max_tokens:,} tokens; {find_file(task.prompt, 'prompt').name} "
+            f"(sha256 {prompt.sha256[:12]}); {source}"
+        )
+    return lines
+
+
+def options(table: dict[str, Any] | None) -> str:
+    return " (" + ", ".join(f"{key} = {value}" for key, value in table.items()) + ")" if table else ""

@@ -1,0 +1,1 @@
+"""Evaluation: generation on a benchmark, with the same sampler, journal and verifier as for traces."""

@@ -1,0 +1,1 @@
+"""Filtering: which traces are taught, each drop with its one named reason."""

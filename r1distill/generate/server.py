@@ -1,0 +1,223 @@
+"""OpenAI-compatible servers (vLLM, SGLang, Ray Serve, hosted ones): several URLs at once, the least loaded first.
+
+Faults are told apart: a request that the server refuses (4xx) fails that sample only, with the server's own words; what
+can pass (429, 5xx, time-outs, broken or half responses) is tried again, on another server where there is one, with
+exponential back-off; a server that answers nothing at all is left alone until its pause is over. When no server has
+answered a request after all its attempts, the run stops: nothing sampled so far is lost.
+"""
+
+import asyncio
+import json
+import os
+import random
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import numpy as np
+
+from r1distill.errors import UserError
+from r1distill.generate.backend import Completion, Request, SampleFailed
+from r1distill.generate.signals import Signals, summarise
+from r1distill.records import FinishReason
+
+FIRST_PAUSE_S = 1.0
+LONGEST_PAUSE_S = 60.0
+PASSING_STATUS = {408, 409, 425, 429}
+FINISH_REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
+
+
+@dataclass(slots=True)
+class Server:
+    url: str
+    in_flight: int = 0
+    rests_until: float = 0.0  # the loop's time, in seconds
+
+
+class PassingFault(Exception):
+    """Another attempt may succeed. `retry_after_s` is what the server asked for."""
+
+    def __init__(self, message: str, retry_after_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class ServerBackend:
+    """Samples `model` at `urls` (base URLs that end in /v1).
+
+    The key is read from the environment variable `api_key_env` and goes nowhere but into the request's header.
+    """
+
+    def __init__(self, model: str, urls: list[str], *, api_key_env: str, timeout_s: float, retries: int) -> None:
+        if not urls:
+            raise UserError('teacher.backend = "server" needs teacher.urls, such as ["http://127.0.0.1:8000/v1"]')
+        for url in urls:
+            if not url.startswith(("http://", "https://")):
+                raise UserError(f"teacher.urls: {url} is not a URL; write it as http://HOST:PORT/v1")
+        self.model = model
+        self.servers = [Server(url.rstrip("/")) for url in urls]
+        self.attempts = retries + 1
+        key = os.environ.get(api_key_env)
+        self.client = httpx.AsyncClient(
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, 30.0)),
+            limits=httpx.Limits(max_connections=None),
+        )
+
+    async def __aenter__(self) -> "ServerBackend":
+        """Ask every server for its models, so that a wrong URL or model is known before the work begins."""
+        answers = await asyncio.gather(*(self.served_models(server) for server in self.servers))
+        faults = [answer for answer in answers if isinstance(answer, str)]
+        if len(faults) == len(self.servers):
+            await self.client.aclose()
+            raise UserError(
+                f"no server answers: {'; '.join(faults)}; start one (vllm serve {self.model}) or correct teacher.urls"
+            )
+        for server, answer in zip(self.servers, answers, strict=True):
+            if isinstance(answer, list) and answer and self.model not in answer:
+                await self.client.aclose()
+                raise UserError(
+                    f"{server.url} does not serve {self.model}; it serves {', '.join(answer)}: set teacher.model"
+                )
+        return self
+
+    async def __aexit__(self, *exception: Any) -> None:
+        await self.client.aclose()
+
+    async def served_models(self, server: Server) -> list[str] | str:
+        """The models' names ([] where the server does not tell), or the fault in words."""
+        try:
+            response = await self.client.get(f"{server.url}/models", timeout=30.0)
+        except httpx.HTTPError as error:
+            self.rest(server, FIRST_PAUSE_S)
+            return f"{server.url}: {describe(error)}"
+        if response.status_code in (401, 403):
+            return f"{server.url}: {response.status_code}, a valid key is needed in the variable that teacher.api_key_env names"
+        try:
+            return [entry["id"] for entry in response.json()["data"]]
+        except (ValueError, KeyError, TypeError):
+            return []
+
+    async def sample(self, request: Request) -> Completion:
+        pause = FIRST_PAUSE_S
+        for attempt in range(1, self.attempts + 1):
+            server = self.least_loaded()
+            try:
+                return await self.ask(server, request)
+            except PassingFault as fault:
+                if attempt == self.attempts:
+                    raise UserError(
+                        f"{server.url}: {fault} (attempt {attempt} of {self.attempts}); "
+                        "see to the server and run again: what was sampled is kept"
+                    ) from fault
+                self.rest(server, max(fault.retry_after_s, FIRST_PAUSE_S))
+                await asyncio.sleep(max(fault.retry_after_s, pause * random.uniform(0.5, 1.0)))
+                pause = min(2 * pause, LONGEST_PAUSE_S)
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def least_loaded(self) -> Server:
+        """Of the servers that do not rest, the one with the fewest requests; of those that all rest, the first to wake."""
+        now = asyncio.get_running_loop().time()
+        awake = [server for server in self.servers if server.rests_until <= now]
+        if awake:
+            return min(awake, key=lambda server: server.in_flight)
+        return min(self.servers, key=lambda server: server.rests_until)
+
+    def rest(self, server: Server, seconds: float) -> None:
+        server.rests_until = asyncio.get_running_loop().time() + seconds
+
+    async def ask(self, server: Server, request: Request) -> Completion:
+        server.in_flight += 1
+        try:
+            response = await self.client.post(f"{server.url}/chat/completions", json=self.body(request))
+        except httpx.HTTPError as error:
+            raise PassingFault(describe(error)) from error
+        finally:
+            server.in_flight -= 1
+        status = response.status_code
+        if status in PASSING_STATUS or status >= 500:
+            raise PassingFault(f"status {status}: {words_of(response)}", retry_after(response))
+        if status in (401, 403, 404):  # no request of this run can succeed here
+            raise UserError(
+                f"{server.url}: status {status}: {words_of(response)}; check the key, the URL and teacher.model"
+            )
+        if status != 200:
+            raise SampleFailed(f"{server.url}: status {status}: {words_of(response)}")
+        try:
+            return completion_of(response.json())
+        except (ValueError, KeyError, IndexError, TypeError) as error:
+            raise PassingFault(f"a reply that is not a chat completion: {type(error).__name__}: {error}") from error
+
+    def body(self, request: Request) -> dict[str, Any]:
+        sampling = request.sampling
+        body: dict[str, Any] = {
+            "model": self.model,
+            "messages": [{"role": "user", "content": request.user_message}],
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "max_tokens": sampling.max_tokens,
+            "seed": request.seed,
+        }
+        if sampling.top_k:
+            body["top_k"] = sampling.top_k
+        if sampling.logprobs:
+            body |= {"logprobs": True, "top_logprobs": sampling.logprobs}
+        if request.prefill:
+            # the forced start is an unfinished assistant message, which vLLM and SGLang continue
+            body["messages"].append({"role": "assistant", "content": request.prefill})
+            body |= {"add_generation_prompt": False, "continue_final_message": True}
+        return body
+
+
+def completion_of(reply: dict[str, Any]) -> Completion:
+    choice = reply["choices"][0]
+    message = choice["message"]
+    usage = reply.get("usage") or {}
+    content = ((choice.get("logprobs") or {}).get("content")) or []
+    return Completion(
+        text=message.get("content") or "",
+        finish_reason=FINISH_REASONS[choice["finish_reason"]],
+        n_prompt_tokens=usage.get("prompt_tokens", 0),
+        n_tokens=usage.get("completion_tokens", len(content)),
+        # servers with a reasoning parser split the thinking off, under one of two names
+        thinking=message.get("reasoning_content") or message.get("reasoning"),
+        signals=signals_of(content),
+    )
+
+
+def signals_of(content: list[dict[str, Any]]) -> Signals | None:
+    """From OpenAI's form: for each token its logprob and those of the likeliest ones, whose number may vary."""
+    if not content:
+        return None
+    sampled = np.array([token["logprob"] for token in content], dtype=np.float64)
+    widest = max(len(token.get("top_logprobs") or []) for token in content)
+    if not widest:
+        return None
+    top = np.full((len(content), widest), -np.inf)
+    for row, token in zip(top, content, strict=True):
+        logprobs = [entry["logprob"] for entry in token["top_logprobs"]]
+        row[: len(logprobs)] = logprobs
+    return summarise(sampled, top, vocabulary=None)
+
+
+def describe(error: httpx.HTTPError) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def words_of(response: httpx.Response) -> str:
+    """The server's own words, in one line of at most 300 characters."""
+    try:
+        error = response.json()
+        text = error.get("error", error) if isinstance(error, dict) else error
+        message = text.get("message", text) if isinstance(text, dict) else text
+        words = message if isinstance(message, str) else json.dumps(message)
+    except ValueError:
+        words = response.text
+    return " ".join(words.split())[:300] or response.reason_phrase
+
+
+def retry_after(response: httpx.Response) -> float:
+    try:
+        return min(float(response.headers.get("retry-after", 0)), LONGEST_PAUSE_S)
+    except ValueError:
+        return 0.0

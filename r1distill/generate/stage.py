@@ -1,0 +1,191 @@
+"""The stage `generate`: problems → traces, through the journal."""
+
+import asyncio
+import importlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from r1distill.console import Progress, console, say
+from r1distill.errors import UserError
+from r1distill.generate.backend import Backend, Sampling
+from r1distill.generate.journal import Journal
+from r1distill.generate.sampler import Judge, Plan, sample_all
+from r1distill.generate.server import ServerBackend
+from r1distill.models import resolve_model
+from r1distill.problems import load_problems
+from r1distill.prompting import load_prompt
+from r1distill.recipe import Problems, Recipe, Teacher, Verify
+from r1distill.records import Outcome, Problem, Trace
+from r1distill.run import Clock, Run
+from r1distill.store import write_records
+from r1distill.verify.pool import VerifierPool
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Samples to take of one set of problems, and where they go."""
+
+    label: str
+    plan: Plan
+    problems: list[Problem]
+    journal: Path
+    traces: Path
+
+
+def generate(run: Run, clock: Clock) -> dict[str, Any]:
+    """Sample the teacher. Returns the counts for the stage's record."""
+    recipe = run.recipe
+    problems = problems_of(recipe.problems)
+    write_records(run.problems, Problem, problems)
+    job = Job("generate", plan_of(recipe), problems, run.journal, run.traces / "00000.parquet")
+    backend = teacher_backend(recipe.teacher, recipe.generate.logprobs)
+    [counts] = sample_jobs([job], backend, recipe.verify, clock, recipe.generate.concurrency, show_first=True)
+    if counts["failed"] == counts["samples"]:
+        raise UserError(f"every sample failed, the last with: {counts['last_error']}; correct the recipe and run again")
+    return {"problems": len(problems), **counts}
+
+
+def problems_of(section: Problems) -> list[Problem]:
+    return load_problems(
+        section.path,
+        split=section.split,
+        subset=section.subset,
+        revision=section.revision,
+        columns=section.columns,
+        limit=section.limit,
+    )
+
+
+def plan_of(recipe: Recipe) -> Plan:
+    settings = recipe.generate
+    return Plan(
+        model=recipe.teacher.model,
+        version=recipe.teacher.revision or "",
+        prompt=load_prompt(settings.prompt, settings.prefill),
+        sampling=Sampling(settings.temperature, settings.top_p, settings.top_k, settings.max_tokens, settings.logprobs),
+        seed=recipe.seed,
+        samples=settings.samples,
+        stop_after_correct=settings.stop_after_correct,
+    )
+
+
+def teacher_backend(teacher: Teacher, logprobs: int) -> Backend:
+    if teacher.backend == "server":
+        return ServerBackend(
+            teacher.model,
+            teacher.urls,
+            api_key_env=teacher.api_key_env,
+            timeout_s=teacher.timeout_s,
+            retries=teacher.retries,
+        )
+    return vllm_backend(resolve_model(teacher.model, "teacher.model"), teacher.revision, teacher.engine, logprobs)
+
+
+def vllm_backend(model: str, revision: str | None, engine: dict[str, Any], logprobs: int) -> Backend:
+    # vLLM takes seconds to import, so only a stage that samples with it does
+    module = importlib.import_module("r1distill.generate.vllm_engine")
+    return module.VllmEngine(model, revision, engine, logprobs)
+
+
+def sample_jobs(
+    jobs: list[Job], backend: Backend, verify: Verify, clock: Clock, concurrency: int, *, show_first: bool = False
+) -> list[dict[str, Any]]:
+    """Sample what is missing into the journals, then write all traces as Parquet; the model is opened once, if at all.
+
+    Returns for each job counts over all attempts, and of this one: {"samples", "failed", "tokens", "new_tokens", …}.
+    """
+    with VerifierPool(verify.workers, verify.timeout_s, verify.memory_gb) as pool:
+
+        def judge(problem: Problem, text: str, sample: int) -> Outcome:
+            return pool.verify(problem, text, sample).outcome
+
+        new_tokens = asyncio.run(sample_missing(jobs, backend, judge, clock, concurrency, show_first))
+    return [{**compact(job), "new_tokens": new} for job, new in zip(jobs, new_tokens, strict=True)]
+
+
+def compact(job: Job) -> dict[str, Any]:
+    """Write the traces of a job from its journal, ordered by problem and sample, and count them."""
+    wanted = {problem.id: job.plan.request_sha(problem) for problem in job.problems}
+    counts: dict[str, Any] = {"samples": 0, "failed": 0, "tokens": 0, "finish_reasons": {}, "last_error": None}
+    with Journal(job.journal) as journal:
+
+        def counted() -> Iterator[Trace]:
+            for trace in journal.traces(wanted):
+                if trace.sample < job.plan.samples:
+                    count(trace, counts)
+                    yield trace
+
+        write_records(job.traces, Trace, counted())
+    counts["samples_spared"] = len(job.problems) * job.plan.samples - counts["samples"]
+    return counts
+
+
+def count(trace: Trace, counts: dict[str, Any]) -> None:
+    counts["samples"] += 1
+    counts["tokens"] += trace.n_tokens
+    reasons = counts["finish_reasons"]
+    reasons[trace.finish_reason] = reasons.get(trace.finish_reason, 0) + 1
+    if trace.finish_reason == "error":
+        counts["failed"] += 1
+        counts["last_error"] = trace.error
+
+
+async def sample_missing(
+    jobs: list[Job], backend: Backend, judge: Judge, clock: Clock, concurrency: int, show_first: bool
+) -> list[int]:
+    """Take the missing samples of every job. Returns the tokens of this attempt, a job."""
+    new_tokens = []
+    opened = False
+    try:
+        for job in jobs:
+            with Journal(job.journal) as journal:
+                total, found, done = progress_of(job, journal)
+                if found and done < total:
+                    say(f"  {job.label}: {found} finished samples found in the journal; they are not sampled again")
+                if done < total and not opened:
+                    with console.status(f"{job.label}: starting {job.plan.model}"):
+                        await backend.__aenter__()
+                    opened = True
+                tokens = 0
+                if done < total:
+                    with Progress(job.label, total, done) as progress:
+                        sampling = sample_all(
+                            job.plan, job.problems, backend, journal, concurrency=concurrency,
+                            judge=judge if job.plan.stop_after_correct else None,
+                        )  # fmt: skip
+                        async for trace, spared in sampling:
+                            tokens += trace.n_tokens
+                            clock.tick()
+                            if show_first:
+                                show_first = False
+                                show_trace(trace, job.problems)
+                            progress.advance(1 + spared, note=f"{tokens:,} tokens")
+                new_tokens.append(tokens)
+    finally:
+        if opened:
+            with console.status("stopping the model"):
+                await backend.__aexit__(None, None, None)
+    return new_tokens
+
+
+def progress_of(job: Job, journal: Journal) -> tuple[int, int, int]:
+    """(samples at most, samples found in the journal, samples found or no longer wanted)."""
+    shas = {problem.id: job.plan.request_sha(problem) for problem in job.problems}
+    taken: dict[str, list[Outcome | None]] = {problem_id: [] for problem_id in shas}
+    for (problem_id, sample, request_sha), outcome in journal.finished().items():
+        if shas.get(problem_id) == request_sha and sample < job.plan.samples:
+            taken[problem_id].append(outcome)
+    done = sum(job.plan.samples if job.plan.is_enough(outcomes) else len(outcomes) for outcomes in taken.values())
+    return len(job.problems) * job.plan.samples, sum(map(len, taken.values())), done
+
+
+def show_trace(trace: Trace, problems: list[Problem]) -> None:
+    """The first trace, so that a wrong prompt or template is seen before it has cost a day."""
+    problem = next(problem for problem in problems if problem.id == trace.problem_id)
+    entropy = "" if trace.mean_entropy_nats is None else f", mean entropy {trace.mean_entropy_nats:.3f} nats"
+    say("  the first trace:", style="bold")
+    for line in f"{problem.problem}\n{trace.text}".splitlines():
+        say(f"  │ {line}", style="dim")
+    say(f"  └ {trace.n_tokens} tokens, finish_reason {trace.finish_reason}{entropy}")

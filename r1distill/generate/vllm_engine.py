@@ -1,0 +1,134 @@
+"""vLLM's asynchronous engine in this process: any engine argument, one request a sample, prefix caching on."""
+
+import dataclasses
+import difflib
+import os
+from typing import Any
+
+import numpy as np
+from transformers import AutoTokenizer
+from vllm import SamplingParams
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.logprobs import FlatLogprobs
+from vllm.platforms import current_platform
+from vllm.sampling_params import RequestOutputKind
+from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.exceptions import EngineDeadError
+
+from r1distill.errors import UserError
+from r1distill.generate.backend import Completion, Request, SampleFailed
+from r1distill.generate.signals import Signals, summarise
+from r1distill.prompting import encode_prompt, render
+
+CPU_KV_CACHE_GB = "2"  # vLLM on CPUs would otherwise take half of the machine's memory
+
+
+class VllmEngine:
+    """One model, loaded when the context is entered. Raises UserError for arguments that vLLM does not know."""
+
+    def __init__(self, model: str, revision: str | None, engine: dict[str, Any], logprobs: int) -> None:
+        check_engine_arguments(engine)
+        self.arguments: dict[str, Any] = {
+            "model": model,
+            "revision": revision,
+            "enable_prefix_caching": True,
+            # the logprobs of the model itself, not of the tempered, truncated distribution that was sampled from
+            "logprobs_mode": "raw_logprobs",
+            "max_logprobs": max(20, logprobs),
+            "enable_log_requests": False,
+            **engine,
+        }
+
+    async def __aenter__(self) -> "VllmEngine":
+        if current_platform.is_cpu():
+            prepare_for_cpu(self.arguments)
+        try:
+            self.engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**self.arguments))
+        except (ValueError, OSError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise UserError(
+                f"vLLM could not open {self.arguments['model']}: {reason}; its log is in the run's logs/"
+            ) from error
+        self.tokenizer = AutoTokenizer.from_pretrained(
+            self.arguments["model"],
+            revision=self.arguments["revision"],
+            trust_remote_code=self.arguments.get("trust_remote_code", False),
+        )
+        self.vocabulary = self.engine.model_config.get_vocab_size()
+        return self
+
+    async def __aexit__(self, *exception: Any) -> None:
+        self.engine.shutdown()
+
+    async def sample(self, request: Request) -> Completion:
+        prompt = encode_prompt(self.tokenizer, render(self.tokenizer, request.user_message), request.prefill)
+        sampling = request.sampling
+        parameters = SamplingParams(
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            max_tokens=sampling.max_tokens,
+            seed=request.seed,
+            logprobs=sampling.logprobs or None,
+            flat_logprobs=True,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+            # `</think>` is a special token in some vocabularies; the end token is left out of the text either way
+            skip_special_tokens=False,
+        )
+        final = None
+        try:
+            async for output in self.engine.generate({"prompt_token_ids": prompt}, parameters, request.name):
+                final = output
+        except EngineDeadError as error:
+            raise UserError(
+                "vLLM's engine died; see the run's logs/ for why, then run again: nothing is lost"
+            ) from error
+        except ValueError as error:  # this prompt is too long, or a parameter is out of range for the model
+            raise SampleFailed(str(error)) from error
+        if final is None:
+            raise SampleFailed("vLLM ended the request without an output")
+        reply = final.outputs[0]
+        if reply.finish_reason not in ("stop", "length"):
+            raise SampleFailed(f"vLLM ended the request with {reply.finish_reason}")
+        ids = list(reply.token_ids)
+        return Completion(
+            text=self.text_of(ids, reply.text),
+            finish_reason=reply.finish_reason,
+            n_prompt_tokens=len(prompt),
+            n_tokens=len(ids),
+            token_ids=ids,
+            signals=signals_of(reply.logprobs, self.vocabulary),
+        )
+
+    def text_of(self, ids: list[int], text: str) -> str:
+        """The reply without the token that ended it, which `skip_special_tokens = False` may leave at its end."""
+        for token in self.tokenizer.convert_ids_to_tokens(ids[-1:]):
+            if ids[-1] in self.tokenizer.all_special_ids and text.endswith(token):
+                return text.removesuffix(token)
+        return text
+
+
+def prepare_for_cpu(arguments: dict[str, Any]) -> None:
+    """Settings without which vLLM on CPUs takes half the memory and two minutes more (measured: facts in README)."""
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", CPU_KV_CACHE_GB)
+    cores = sorted(os.sched_getaffinity(0))
+    os.environ.setdefault("OMP_NUM_THREADS", str(len(cores)))
+    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", ",".join(map(str, cores)))
+    arguments.setdefault("enforce_eager", True)
+
+
+def check_engine_arguments(engine: dict[str, Any]) -> None:
+    known = [field.name for field in dataclasses.fields(AsyncEngineArgs)]
+    for key in engine:
+        if key not in known:
+            nearest = difflib.get_close_matches(key, known, n=1)
+            hint = f"; did you mean {nearest[0]}?" if nearest else "; see vLLM's engine arguments"
+            raise UserError(f"unknown vLLM engine argument {key}{hint}")
+
+
+def signals_of(logprobs: Any, vocabulary: int) -> Signals | None:
+    """The signals of a reply. At each position vLLM gives the sampled token's logprob and then the top k, by rank."""
+    if not isinstance(logprobs, FlatLogprobs) or not logprobs.start_indices:
+        return None
+    table = np.asarray(logprobs.logprobs, dtype=np.float32).reshape(len(logprobs.start_indices), -1)
+    return summarise(table[:, 0], table[:, 1:], vocabulary)

@@ -1,0 +1,42 @@
+"""Turn the name of a model into what vLLM and transformers open: an embedded one, a folder, or a Hub id."""
+
+import importlib
+import re
+from pathlib import Path
+
+from r1distill.errors import UserError, require_packages
+from r1distill.quickstart import embedded_model
+
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def resolve_model(name: str, key: str) -> str:
+    """The path or Hub id to open; an embedded model is converted on first use. `key` is the recipe's, for the error."""
+    check_model_name(name, key)
+    if name.startswith("quickstart:"):
+        return str(embedded_model(name))
+    return str(Path(name).expanduser().resolve()) if Path(name).expanduser().exists() else name
+
+
+def check_model_name(name: str, key: str) -> None:
+    """Raise UserError where no model of that name can be opened, without converting or downloading one."""
+    if name.startswith("quickstart:"):
+        return
+    path = Path(name).expanduser()
+    if path.exists():
+        if not (path / "config.json").is_file():
+            raise UserError(
+                f"{key} = {name}: a folder without config.json, so no model; give the folder of a Hugging Face model"
+            )
+        return
+    if not HUB_ID.fullmatch(name) or name.startswith("."):
+        raise UserError(
+            f"{key} = {name}: no such folder; give a model folder, a Hub id (org/name), or quickstart:student"
+        )
+    require_packages(f"{key} = {name}: fetching it from the Hub", "transformers")
+    hub = importlib.import_module("huggingface_hub")
+    try:
+        hub.hf_hub_download(name, "config.json")
+    except (OSError, ValueError) as error:  # not found, gated, offline without a cached copy
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{key} = {name}: no folder of that name, and not to be had from the Hub: {reason}") from None

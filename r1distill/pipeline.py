@@ -1,0 +1,237 @@
+"""The stages in their order: what each depends on, which are done, and which a changed recipe makes to be done again."""
+
+import shutil
+import time
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from r1distill.console import clock as clock_text
+from r1distill.console import library_output_to, say
+from r1distill.errors import UserError, require_packages
+from r1distill.evaluate.stage import eval_stage
+from r1distill.evaluate.tasks import load_task
+from r1distill.filter.stage import filter_stage
+from r1distill.generate.stage import generate
+from r1distill.models import check_model_name
+from r1distill.problems import local_path
+from r1distill.prompting import load_prompt
+from r1distill.recipe import Recipe, chat_template_text
+from r1distill.resources import find_file
+from r1distill.run import Clock, Run
+from r1distill.store import file_sha256, write_json
+from r1distill.train.stage import train_stage
+from r1distill.verify.stage import verify_stage
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A step of the pipeline. `sections` of the recipe decide its result, without the keys of `SPEED_ONLY`."""
+
+    name: str
+    function: Callable[[Run, Clock], dict[str, Any]]
+    after: str | None
+    sections: tuple[str, ...]
+    outputs: tuple[str, ...]  # names in the run folder that a redo sets aside
+
+
+STAGES = (
+    Stage("generate", generate, None, ("problems", "teacher", "generate", "seed"), ("problems.parquet", "traces")),
+    Stage("verify", verify_stage, "generate", (), ("verdicts.parquet",)),
+    Stage("filter", filter_stage, "verify", ("filter",), ("decisions.parquet", "funnel.json", "dataset")),
+    Stage("train", train_stage, "filter", ("train",), ("student",)),
+    # the journals of eval stay: a sample's identity has the model and the training that made it in it
+    Stage("eval", eval_stage, "train", ("eval",), ()),
+)
+STAGE_NAMES = tuple(stage.name for stage in STAGES)
+# keys that change how fast a stage is and not what comes out of it
+SPEED_ONLY = (
+    "teacher.urls", "teacher.api_key_env", "teacher.timeout_s", "teacher.retries", "teacher.engine",
+    "generate.concurrency", "train.launch", "eval.concurrency", "eval.engine",
+)  # fmt: skip
+# keys of generate that can change while the samples taken so far stay good
+EXTENDING = (
+    "problems.limit", "problems.sha256", "generate.samples", "generate.stop_after_correct", "generate.logprobs"
+)  # fmt: skip
+
+
+def inputs_of(stage: Stage, recipe: Recipe) -> dict[str, Any]:
+    """Everything in the recipe, and in the files that it names, that decides the result of a stage; flat."""
+    settings = recipe.model_dump()
+    flat: dict[str, Any] = {}
+    for section in stage.sections:
+        flatten(section, settings[section], flat)
+    flat = {key: value for key, value in flat.items() if not key.startswith(SPEED_ONLY)}
+    if stage.name == "generate":
+        flat["generate.prompt.sha256"] = load_prompt(recipe.generate.prompt, "").sha256
+        path = local_path(recipe.problems.path)
+        if path is not None and path.is_file():
+            flat["problems.sha256"] = file_sha256(path)
+    if stage.name == "train":
+        flat["train.chat_template"] = chat_template_text(recipe.train)
+    return flat
+
+
+def flatten(prefix: str, value: Any, into: dict[str, Any]) -> None:
+    if isinstance(value, dict) and value:
+        for key, entry in value.items():
+            flatten(f"{prefix}.{key}", entry, into)
+    elif value not in (None, {}):
+        into[prefix] = value
+
+
+def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """The differences of two flat settings, in words."""
+    words = []
+    for key in sorted(before.keys() | now.keys()):
+        old, new = before.get(key), now.get(key)
+        if old != new:
+            words.append(f"{key} {short(old)} → {short(new)}")
+    return words
+
+
+def short(value: Any) -> str:
+    text = "absent" if value is None else str(value)
+    return text if len(text) <= 40 else f"{text[:37]}…"
+
+
+@dataclass(frozen=True)
+class Status:
+    """Whether a stage has to run, and why."""
+
+    stage: Stage
+    state: str  # done | unfinished | to do | outdated
+    why: str = ""
+    changed: tuple[str, ...] = ()
+
+
+def statuses(run: Run) -> list[Status]:
+    """The state of every stage, in order: a stage is outdated if its settings changed or one before it runs again."""
+    found: list[Status] = []
+    rerun: dict[str, bool] = {}
+    for stage in STAGES:
+        record = run.record(stage.name)
+        changed = tuple(changes(record["inputs"], inputs_of(stage, run.recipe))) if record else ()
+        upstream = run.record(stage.after) if stage.after else None
+        if record is None:
+            status = Status(stage, "to do")
+        elif changed:
+            status = Status(stage, "outdated", f"the recipe changed: {'; '.join(changed)}", changed)
+        elif stage.after and rerun[stage.after]:
+            status = Status(stage, "outdated", f"{stage.after} runs again")
+        elif record["upstream"] != (upstream or {}).get("finished_at"):
+            status = Status(stage, "outdated", f"{stage.after} ran again since")
+        else:
+            status = Status(stage, "done" if record["status"] == "done" else "unfinished")
+        # verify, filter and training make the same of unfinished work; only a stage that ends anew outdates the next
+        rerun[stage.name] = status.state != "done"
+        found.append(status)
+    return found
+
+
+def run_stages(run: Run, names: Iterable[str], *, redo: bool = False) -> None:
+    """Run those of the named stages that are not done. Raises UserError before any work where the recipe cannot be run."""
+    names = list(names)
+    refuse_other_recipe(run, redo)
+    todo = [status for status in statuses(run) if status.stage.name in names and status.state != "done"]
+    for status in todo:
+        if status.state == "outdated":
+            say(f"{status.stage.name} has to be done again: {status.why}", style="yellow")
+    preflight(run.recipe, [status.stage.name for status in todo])
+    run.save_recipe(find_file(run.recipe.generate.prompt, "generate.prompt"))
+    for name in names:
+        # asked again for each: a stage that ran may have changed what the next has to do
+        status = next(status for status in statuses(run) if status.stage.name == name)
+        if status.state == "done":
+            record = run.record(name) or {}
+            say(f"✓ {name}: done before, in {clock_text(record['seconds'])}", style="green")
+        else:
+            run_stage(run, status)
+
+
+def run_stage(run: Run, status: Status) -> None:
+    stage = status.stage
+    if stage.after and not run.is_done(stage.after):
+        raise UserError(
+            f"{stage.name} needs what {stage.after} makes: r1distill {stage.after} RECIPE first (or r1distill run)"
+        )
+    if status.state == "outdated":
+        set_aside(run, stage)
+    upstream = run.record(stage.after) if stage.after else None
+    record: dict[str, Any] = {
+        "stage": stage.name,
+        "status": "running",
+        "inputs": inputs_of(stage, run.recipe),
+        "upstream": (upstream or {}).get("finished_at"),
+        "seconds": (run.record(stage.name) or {}).get("seconds", 0.0) if status.state == "unfinished" else 0.0,
+    }
+    write_json(run.record_path(stage.name), record)
+    say(f"▶ {stage.name}{' (continued)' if status.state == 'unfinished' else ''}", style="bold cyan")
+    clock = Clock(run, stage.name)
+    started = time.monotonic()
+    # the training process keeps its own log
+    with nullcontext() if stage.name == "train" else library_output_to(run.log(stage.name)):
+        counts = stage.function(run, clock)
+    attempt = time.monotonic() - started
+    tokens = counts.pop("tokens", None)
+    # samples found in the journal cost this attempt nothing, so a speed is of all tokens in all seconds
+    record |= {"status": "done", "finished_at": time.strftime("%Y-%m-%dT%H:%M:%S%z") + f".{time.time_ns() % 10**9}"}
+    record |= {"seconds": clock.seconds, "tokens": tokens, "counts": counts}
+    record["tokens_per_second"] = tokens / clock.seconds if tokens else None
+    write_json(run.record_path(stage.name), record)
+    speed = f", {tokens:,} tokens, {record['tokens_per_second']:,.0f} tokens/s" if tokens else ""
+    say(f"✓ {stage.name}: {clock_text(attempt)}{speed}", style="green")
+
+
+def refuse_other_recipe(run: Run, redo: bool) -> None:
+    """A folder with samples of another recipe is not continued by mistake: they cost the most."""
+    record = run.record("generate")
+    if record is None or redo:
+        return
+    changed = [
+        change
+        for change in changes(record["inputs"], inputs_of(STAGES[0], run.recipe))
+        if not change.startswith(EXTENDING)
+    ]
+    if changed:
+        raise UserError(
+            f"{run.folder} holds the samples of another recipe ({'; '.join(changed)}); set run_dir to a new folder, "
+            "or add --redo to sample again here (the old samples stay in the journal)"
+        )
+
+
+def set_aside(run: Run, stage: Stage) -> None:
+    """Move what an outdated stage made to superseded/, so that nothing computed is lost."""
+    target = run.folder / "superseded" / f"{stage.name}-{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**6}"
+    for name in (*stage.outputs, f"stages/{stage.name}.json"):
+        source = run.folder / name
+        if source.exists():
+            target.mkdir(parents=True, exist_ok=True)
+            shutil.move(source, target / Path(name).name)
+    if target.exists():
+        say(f"  what {stage.name} made before is kept in {target}")
+
+
+def preflight(recipe: Recipe, names: list[str]) -> None:
+    """Find before the first hour what would stop the last: missing extras, files, models, tasks."""
+    if "generate" in names:
+        load_prompt(recipe.generate.prompt, recipe.generate.prefill)
+        if recipe.teacher.backend == "vllm":
+            require_packages("generate", "vllm")
+            check_model_name(recipe.teacher.model, "teacher.model")
+        local_path(recipe.problems.path)
+    if "train" in names:
+        require_packages("train", "torch", "transformers", "trl", "peft", "datasets", "accelerate")
+        check_model_name(recipe.train.student, "train.student")
+        chat_template_text(recipe.train)
+        if "config_file" in recipe.train.launch:
+            find_file(str(recipe.train.launch["config_file"]), "train.launch.config_file")
+    if "eval" in names:
+        if not recipe.eval.tasks:
+            raise UserError("eval.tasks is empty; name a task (r1distill run quickstart --dry-run shows one)")
+        for name in recipe.eval.tasks:
+            load_prompt(load_task(name).prompt, "")
+        if recipe.eval.models != ["teacher"] or recipe.teacher.backend == "vllm":
+            require_packages("eval", "vllm")

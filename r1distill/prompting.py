@@ -1,0 +1,80 @@
+"""The one way to turn a problem into what a model reads, and a reply into its thinking and its answer."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+from r1distill.errors import UserError
+from r1distill.records import Problem
+from r1distill.resources import find_file
+
+THINK_START, THINK_END = "<think>", "</think>"
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prompt file and the start of the reply that is forced on the model."""
+
+    name: str
+    text: str
+    prefill: str
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+    def user_message(self, problem: Problem) -> str:
+        """The prompt with the problem put in. `str.replace`, so that `\\boxed{}` needs no escaping."""
+        choices = [f"{letter}. {choice}" for letter, choice in zip(LETTERS, problem.choices or [], strict=False)]
+        message = self.text.replace("{choices}", "\n".join(choices))
+        return message.replace("{problem}", problem.problem)
+
+
+def load_prompt(name: str, prefill: str) -> Prompt:
+    text = find_file(name, "prompt").read_text(encoding="utf-8").rstrip("\n")
+    if "{problem}" not in text:
+        raise UserError(f"prompt {name}: has no {{problem}} in it, so every question would be the same")
+    return Prompt(name, text, prefill)
+
+
+def render(tokenizer: Any, user_message: str) -> str:
+    """The chat up to where the assistant's reply starts, without any forced start of that reply.
+
+    R1's newer templates end in `<think>\\n` themselves; that belongs to the reply (it has to be taught, and put back in
+    front of what was sampled), so it is cut off here and added again by `encode_prompt`, the same for every model.
+    """
+    if not getattr(tokenizer, "chat_template", None):
+        raise UserError(
+            f"{tokenizer.name_or_path}: its tokenizer has no chat template; "
+            "for a base model set train.chat_template (prompts/chatml.jinja, prompts/llama3.jinja)"
+        )
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": user_message}], tokenize=False, add_generation_prompt=True
+    )
+    head, mark, tail = text.rpartition(THINK_START)
+    return head if mark and not tail.strip() else text
+
+
+def encode_prompt(tokenizer: Any, rendered: str, prefill: str) -> list[int]:
+    """Token ids of prompt and forced start, encoded apart so that training sees the same boundary.
+
+    The template wrote the beginning-of-text token if there is one, so none is added (open-r1#462: two cost points).
+    """
+    return encode(tokenizer, rendered) + encode(tokenizer, prefill)
+
+
+def encode(tokenizer: Any, text: str) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+
+
+def split_thinking(text: str) -> tuple[str | None, str]:
+    """(thinking, answer) of a reply: what stands between the tags, and what follows the last `</think>`.
+
+    A reply cut off while thinking has no answer; one without tags has no thinking.
+    """
+    before, mark, after = text.rpartition(THINK_END)
+    if mark:
+        return before.partition(THINK_START)[2].strip() if THINK_START in before else before.strip(), after.strip()
+    _, mark, thinking = text.partition(THINK_START)
+    return (thinking.strip(), "") if mark else (None, text.strip())

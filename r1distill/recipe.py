@@ -1,0 +1,339 @@
+"""The recipe: pydantic models over TOML, then `section.key=value`. Unknown keys are errors that name the nearest one.
+
+The reference in README.md is made from these models (`reference`), so the docstring of a field is its documentation.
+Values that follow from others are functions or properties, never stored fields.
+"""
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
+
+from r1distill.errors import UserError
+from r1distill.resources import SHIPPED, find_file, shipped_names
+
+RECIPES = "scripts/recipes"
+# where an unknown key of a section may have been meant to go
+PASSED_THROUGH = {
+    "train": "; TRL's options go in [train.args]",
+    "teacher": "; vLLM's options go in [teacher.engine]",
+    "eval": "; vLLM's options go in [eval.engine]",
+}
+
+
+class Section(BaseModel):
+    """Settings of one stage. Frozen: nothing changes a recipe after it was read."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True, protected_namespaces=()
+    )
+
+
+class Problems(Section):
+    """What is asked."""
+
+    path: str
+    """JSONL or Parquet file, a folder of them, or a Hub dataset id."""
+    split: str = "train"
+    """Split of a Hub dataset."""
+    subset: str | None = None
+    """Configuration name of a Hub dataset."""
+    revision: str | None = None
+    """Git revision of a Hub dataset."""
+    columns: dict[str, str] = {}
+    """Renames columns to ours where the built-in table does not know them: `{ answer = "final_answer" }`."""
+    limit: int | None = Field(default=None, ge=1)
+    """Take only the first so many problems."""
+
+
+class Teacher(Section):
+    """Who answers."""
+
+    backend: Literal["vllm", "server"] = "vllm"
+    """`vllm`: engine in this process; `server`: OpenAI-compatible URLs."""
+    model: str
+    """Hub id, folder, or `quickstart:teacher`."""
+    revision: str | None = None
+    """Git revision on the Hub."""
+    urls: list[str] = []
+    """`server` only: base URLs that end in /v1; requests go to the one with the fewest in flight."""
+    api_key_env: str = "OPENAI_API_KEY"
+    """`server` only: the environment variable that holds the key, where one is needed."""
+    timeout_s: float = Field(default=3600, gt=0)
+    """`server` only: seconds for one request."""
+    retries: int = Field(default=5, ge=0)
+    """`server` only: attempts after the first, with exponential back-off, on 429, 5xx, time-outs and broken connections."""
+    engine: dict[str, Any] = {}
+    """`vllm` only: passed to vLLM's engine arguments untouched (`tensor_parallel_size`, `max_model_len`, …)."""
+
+
+class Generate(Section):
+    """How the teacher is sampled. Defaults are DeepSeek's for R1."""
+
+    prompt: str = "prompts/math.txt"
+    """The user message, a file in which `{problem}` (and `{choices}`) is put in. There is no system message."""
+    prefill: str = "<think>\n"
+    """Start of the reply that is forced on the model and put back in front of what it says; "" for none."""
+    samples: int = Field(default=1, ge=1)
+    """Traces for each problem (the cap where `stop_after_correct` is set)."""
+    stop_after_correct: int = Field(default=0, ge=0)
+    """Stop sampling a problem after this many verified-correct traces; 0 takes all samples."""
+    temperature: float = Field(default=0.6, ge=0)
+    """Sampling temperature; 0 is greedy."""
+    top_p: float = Field(default=0.95, gt=0, le=1)
+    """Nucleus sampling."""
+    top_k: int = Field(default=0, ge=0)
+    """Sample among the k likeliest tokens only; 0 is all."""
+    max_tokens: int = Field(default=32768, ge=1)
+    """Longest reply, in tokens; a longer one ends with `finish_reason = "length"`."""
+    logprobs: int = Field(default=20, ge=0)
+    """Top logprobs a token, from which entropy is measured; 0 records none."""
+    concurrency: int = Field(default=256, ge=1)
+    """Requests in flight at once."""
+
+
+class Verify(Section):
+    """How replies are judged."""
+
+    timeout_s: float = Field(default=10, gt=0)
+    """A verdict that takes longer is `timeout`; the worker is killed and replaced."""
+    workers: int = Field(default=2, ge=1)
+    """Worker processes."""
+    memory_gb: float = Field(default=4, gt=0)
+    """Address space of a worker."""
+
+
+class Filter(Section):
+    """Which traces are taught. Dropped ones stay in decisions.parquet, each with its reason."""
+
+    require_correct: bool = True
+    """Drop what is not verified as correct."""
+    max_mean_entropy_nats: float = Field(default=0.85, ge=0)
+    """Drop degenerate traces, those with a mean token entropy above this; 0 is off. Needs `generate.logprobs`."""
+    max_per_problem: int | None = Field(default=None, ge=1)
+    """Keep at most so many traces of one problem, those with the lowest sample number."""
+    validation_fraction: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the problems whose traces go to the validation split."""
+
+
+class Train(Section):
+    """How the student learns. What TRL, peft, accelerate and transformers own passes through untouched."""
+
+    student: str
+    """Hub id, folder, or `quickstart:student`."""
+    revision: str | None = None
+    """Git revision on the Hub."""
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """Type of the weights while training; float32 with `args.bf16 = true` is mixed precision."""
+    max_length: int = Field(default=32768, ge=8)
+    """Longest example, prompt and reply, in tokens."""
+    overlong: Literal["drop", "error"] = "drop"
+    """What happens to longer ones. They are counted, and never cut: a cut answer teaches not to answer."""
+    chat_template: str | None = None
+    """A Jinja file that replaces the tokenizer's template, here and in the saved student."""
+    eos_token: str | None = None
+    """The token that ends a reply, where it differs from the tokenizer's. Base models need it: Qwen's ends documents."""
+    pad_token: str | None = None
+    """A padding token that is not the end token; found by itself where the tokenizer has a spare one."""
+    rope_parameters: dict[str, Any] | None = None
+    """RoPE of the student, as in transformers 5: `{ rope_type = "default", rope_theta = 3e5 }`."""
+    max_position_embeddings: int | None = Field(default=None, ge=1)
+    """Context length written into the student's config."""
+    model_args: dict[str, Any] = {}
+    """Passed to `from_pretrained` (`attn_implementation = "flash_attention_2"`, …)."""
+    args: dict[str, Any] = {}
+    """Passed to `trl.SFTConfig`."""
+    peft: dict[str, Any] | None = None
+    """Passed to `peft.LoraConfig`; absent is full fine-tuning. The saved student is merged."""
+    launch: dict[str, Any] = {}
+    """Flags of `accelerate launch` (`config_file`, `num_processes`, …); empty trains in one process."""
+
+
+class Eval(Section):
+    """How models are scored. A task's own file decides what is not set here."""
+
+    tasks: list[str] = []
+    """Names of eval/*.toml, or paths of your own."""
+    models: list[Literal["base", "teacher", "student"]] = ["base", "student"]
+    """Whom to score; `base` is the student before training."""
+    samples: int | None = Field(default=None, ge=1)
+    """Samples for each question, instead of the task's."""
+    limit: int | None = Field(default=None, ge=1)
+    """Only the first so many questions."""
+    temperature: float | None = Field(default=None, ge=0)
+    """Instead of the task's."""
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    """Instead of the task's."""
+    max_tokens: int | None = Field(default=None, ge=1)
+    """Instead of the task's."""
+    prefill: str = "<think>\n"
+    """Forced start of the reply, for every model alike."""
+    concurrency: int = Field(default=256, ge=1)
+    """Requests in flight at once."""
+    engine: dict[str, Any] = {}
+    """vLLM's engine arguments for base and student; the teacher is scored with `[teacher]`."""
+
+
+class Recipe(Section):
+    """Everything that decides a run."""
+
+    run_dir: str
+    """The folder of the run; the same folder continues it."""
+    seed: int = Field(default=0, ge=0)
+    """Seeds every sample (with its identity) and the training."""
+    problems: Problems
+    teacher: Teacher
+    generate: Generate = Generate()
+    verify: Verify = Verify()
+    filter: Filter = Filter()
+    train: Train
+    eval: Eval = Eval()
+
+
+def find_recipe(name: str) -> Path:
+    """A path, or the name of a shipped recipe (`quickstart`, `qwen2.5-math-7b`)."""
+    if Path(name).exists() and not Path(name).is_dir():
+        return Path(name)
+    for candidate in (SHIPPED / RECIPES / f"{name}.toml", SHIPPED / name):
+        if candidate.is_file():
+            return candidate
+    known = ", ".join(shipped_names(RECIPES, ".toml"))
+    raise UserError(f"no such recipe: {name}; give the path of a TOML file or one of: {known}")
+
+
+def load_recipe(path: Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
+    """Read, override, validate. Raises UserError with the key, the value and the remedy."""
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path}: not valid TOML: {error}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text: {error}") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    for override in overrides:
+        apply_override(data, override)
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        raise UserError(f"{path}: " + "; ".join(describe(problem) for problem in error.errors())) from None
+
+
+def apply_override(data: dict[str, Any], override: str) -> None:
+    """Put `section.key=value` into the tables; the value is TOML, or a bare string where it is not valid TOML."""
+    dotted, equals, text = override.partition("=")
+    if not equals or not dotted.strip():
+        raise UserError(f"override {override!r} is not of the form section.key=value")
+    try:
+        value: Any = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *sections, key = dotted.strip().split(".")
+    table = data
+    for section in sections:
+        table = table.setdefault(section, {})
+        if not isinstance(table, dict):
+            raise UserError(f"override {override!r}: {section} is not a table")
+    table[key] = value
+
+
+def describe(problem: Any) -> str:
+    """One validation error of pydantic as a line: the key, what is wrong with it, and the nearest known key."""
+    location = [str(part) for part in problem["loc"]]
+    dotted = ".".join(location)
+    if problem["type"] == "extra_forbidden":
+        known = known_keys(location[:-1])
+        nearest = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
+        elsewhere = [key for key in all_keys() if key.split(".")[-1] == location[-1]]
+        if nearest:
+            remedy = f"did you mean {'.'.join([*location[:-1], nearest[0]])}?"
+        elif elsewhere:
+            remedy = f"did you mean {elsewhere[0]}?"
+        else:
+            remedy = f"known here: {', '.join(known)}{PASSED_THROUGH.get(location[0], '')}"
+        return f"unknown key {dotted}; {remedy}"
+    if problem["type"] == "missing":
+        return f"{dotted} is missing; it has no default, so set it"
+    message = problem["msg"]
+    return f"{dotted} = {problem['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def known_keys(location: list[str]) -> list[str]:
+    model: Any = Recipe
+    for part in location:
+        model = section_of(model.model_fields[part])
+    return list(model.model_fields)
+
+
+def section_of(field: FieldInfo) -> type[Section] | None:
+    """The section that a field holds, or None for a plain value."""
+    annotation = field.annotation
+    return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
+
+
+def all_keys() -> list[str]:
+    keys = []
+    for name, field in Recipe.model_fields.items():
+        section = section_of(field)
+        keys += [f"{name}.{key}" for key in section.model_fields] if section else [name]
+    return keys
+
+
+def reference() -> str:
+    """The recipe reference of README.md, in Markdown."""
+    parts = ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
+    for name, field in Recipe.model_fields.items():
+        section = section_of(field)
+        if section is None:
+            parts.append(reference_row(name, field))
+        else:
+            parts.append(f"| **[{name}]** | | | {' '.join((section.__doc__ or '').split())} |")
+            parts += [reference_row(f"{name}.{key}", entry) for key, entry in section.model_fields.items()]
+    return "\n".join(parts) + "\n"
+
+
+def reference_row(name: str, field: FieldInfo) -> str:
+    default = "required" if field.is_required() else f"`{toml_value(field.default)}`"
+    description = " ".join((field.description or "").split()).replace("|", "\\|")
+    return f"| `{name}` | {type_name(field.annotation)} | {default} | {description} |"
+
+
+def type_name(annotation: Any) -> str:
+    """A type as a person writes it: `int`, `list of str`, `"a" or "b"`."""
+    if annotation is type(None) or annotation is Any:
+        return ""
+    if isinstance(annotation, type) and not get_args(annotation):
+        return annotation.__name__
+    arguments = get_args(annotation)
+    if all(isinstance(argument, str) for argument in arguments):
+        return " or ".join(f'"{argument}"' for argument in arguments)
+    origin = getattr(annotation, "__origin__", None)
+    if origin is list:
+        return f"list of {type_name(arguments[0])}"
+    if origin is dict:
+        return "table"
+    return " or ".join(name for name in map(type_name, arguments) if name)
+
+
+def toml_value(value: Any) -> str:
+    if value is None:
+        return "absent"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return '"' + value.replace("\n", "\\n") + '"'
+    if isinstance(value, list):
+        return "[" + ", ".join(map(toml_value, value)) + "]"
+    return "{}" if value == {} else str(value)
+
+
+def chat_template_text(train: Train) -> str | None:
+    """The text of `train.chat_template`, or None where the tokenizer's own is used."""
+    return (
+        find_file(train.chat_template, "train.chat_template").read_text(encoding="utf-8")
+        if train.chat_template
+        else None
+    )

@@ -1,0 +1,121 @@
+"""Files of a run: written beside their place and moved in whole, so that no reader ever sees half of one."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import tempfile
+import types
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+Record = TypeVar("Record")
+ROWS_A_GROUP = 2_000  # long traces are some 100 kB each: a row group has to fit into memory with ease
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; it takes the place of `path` when the block ends without an exception."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)  # mkstemp makes files that only their owner may read
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+def write_text(path: Path, text: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# ---------------------------------------------------------------- Parquet
+
+
+def write_records(path: Path, record_type: type[Record], records: Iterable[Record]) -> int:
+    """Write dataclass records as Parquet, a row group at a time, and return how many there were."""
+    schema = schema_of(record_type)
+    count = 0
+    with replacing(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+        group: list[dict[str, Any]] = []
+        for record in records:
+            group.append(to_row(record))
+            count += 1
+            if len(group) == ROWS_A_GROUP:
+                writer.write_table(pa.Table.from_pylist(group, schema))
+                group = []
+        if group or not count:
+            writer.write_table(pa.Table.from_pylist(group, schema))
+    return count
+
+
+def read_records(path: Path, record_type: type[Record]) -> Iterator[Record]:
+    """The records of a Parquet file, or of all in a folder in the order of their names."""
+    names = tuple(field.name for field in dataclasses.fields(record_type))  # type: ignore[arg-type]
+    json_names = json_columns(record_type)
+    for file in sorted(path.glob("*.parquet")) if path.is_dir() else [path]:
+        with pq.ParquetFile(file) as parquet:
+            for batch in parquet.iter_batches(batch_size=ROWS_A_GROUP, columns=list(names)):
+                for row in batch.to_pylist():
+                    for name in json_names:
+                        row[name] = None if row[name] is None else json.loads(row[name])
+                    yield record_type(**row)
+
+
+def to_row(record: Any) -> dict[str, Any]:
+    row = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
+    for name in json_columns(type(record)):
+        row[name] = None if row[name] is None else json.dumps(row[name], ensure_ascii=False, sort_keys=True)
+    return row
+
+
+def json_columns(record_type: type) -> list[str]:
+    """Free-form tables are kept as JSON text: Parquet would unite the keys of all rows into one wide struct."""
+    return [name for name, hint in get_type_hints(record_type).items() if get_origin(without_none(hint)) is dict]
+
+
+def schema_of(record_type: type) -> pa.Schema:
+    return pa.schema([(name, arrow_type(hint)) for name, hint in get_type_hints(record_type).items()])
+
+
+def arrow_type(hint: Any) -> pa.DataType:
+    hint = without_none(hint)
+    origin = get_origin(hint)
+    if origin is list:
+        element = get_args(hint)[0]
+        return pa.list_(pa.int32() if element is int else arrow_type(element))  # token ids fit into 32 bits
+    if origin is dict or hint is str or all(isinstance(argument, str) for argument in get_args(hint) or (1,)):
+        return pa.string()
+    return {int: pa.int64(), float: pa.float64(), bool: pa.bool_()}[hint]
+
+
+def without_none(hint: Any) -> Any:
+    if get_origin(hint) in (Union, types.UnionType):
+        rest = [argument for argument in get_args(hint) if argument is not type(None)]
+        return rest[0] if len(rest) == 1 else hint
+    return hint

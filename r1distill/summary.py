@@ -1,0 +1,76 @@
+"""summary.json, and the same for a person: who scores what, what became of the traces, what it cost."""
+
+from typing import Any
+
+from rich.table import Table
+
+from r1distill.console import clock, console, say
+from r1distill.pipeline import STAGE_NAMES
+from r1distill.run import Run
+from r1distill.store import read_json, write_json
+
+
+def summarise(run: Run) -> dict[str, Any]:
+    """Everything that the stages have recorded so far, in the form of summary.json."""
+    records = {name: run.record(name) for name in STAGE_NAMES}
+    done = {name: record for name, record in records.items() if record and record["status"] == "done"}
+    evaluation = done.get("eval", {}).get("counts", {})
+    return {
+        "accuracy": evaluation.get("accuracy", {}),
+        "ci95": evaluation.get("ci95", {}),
+        "tasks": evaluation.get("tasks", {}),
+        "funnel": read_json(run.funnel) if "filter" in done else {},
+        "stages": {
+            name: {key: record[key] for key in ("seconds", "tokens", "tokens_per_second", "counts") if key in record}
+            for name, record in done.items()
+        },
+        "student": str(run.student) if "train" in done else None,
+    }
+
+
+def write_summary(run: Run) -> dict[str, Any]:
+    summary = summarise(run)
+    write_json(run.summary, summary)
+    return summary
+
+
+def show_summary(run: Run, summary: dict[str, Any]) -> None:
+    say()
+    for task, models in summary["tasks"].items():
+        any_model = next(iter(models.values()))
+        table = Table(
+            title=f"{task}: {any_model['n_problems']} questions × {any_model['samples']} samples", title_justify="left"
+        )
+        for column in ("model", "pass@1", "95 % interval", "truncated", "tokens a reply"):
+            table.add_column(column, justify="left" if column == "model" else "right")
+        for role, result in models.items():
+            low, high = result["ci95"]
+            table.add_row(
+                role,
+                f"{result['pass@1']:.1%}",
+                f"{low:.1%} – {high:.1%}",
+                f"{result['truncated']:.1%}",
+                f"{result['mean_tokens']:,.0f}",
+            )
+        console.print(table)
+    if funnel := summary["funnel"]:
+        dropped = ", ".join(f"{count} {reason}" for reason, count in funnel["dropped"].items()) or "none"
+        outcomes = summary["stages"].get("verify", {}).get("counts", {}).get("outcomes", {})
+        say(
+            f"funnel: {funnel['sampled']} sampled → {outcomes.get('correct', 0)} correct → {funnel['kept']} kept "
+            f"(dropped: {dropped})"
+        )
+    if summary["stages"]:
+        table = Table(title="stages", title_justify="left")
+        for column in ("stage", "time", "tokens", "tokens/s"):
+            table.add_column(column, justify="left" if column == "stage" else "right")
+        for name, stage in summary["stages"].items():
+            tokens, speed = stage.get("tokens"), stage.get("tokens_per_second")
+            table.add_row(
+                name, clock(stage["seconds"]), f"{tokens:,}" if tokens else "", f"{speed:,.0f}" if speed else ""
+            )
+        console.print(table)
+    say(f"run folder: {run.folder}  (summary.json has all of this)")
+    if summary["student"]:
+        say(f"student:    {summary['student']}")
+        say(f"serve it:   vllm serve {summary['student']}")

@@ -1,0 +1,1 @@
+"""Training: TRL's SFTTrainer on ids that we render ourselves. Needs the extra `train`."""

@@ -1,0 +1,96 @@
+"""From a message and a reply to token ids and labels, without the chat template's traps.
+
+Prompt and reply are rendered and tokenised apart and joined as ids. A template that is given the whole conversation may
+delete the reasoning (R1-Distill's does), add a second beginning-of-text token or leave the end token unsupervised.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from r1distill.errors import UserError
+from r1distill.prompting import THINK_END, THINK_START, encode, render
+
+IGNORED = -100  # the label that every loss here skips
+SPARE_PADS = ("<|finetune_right_pad_id|>", "<|vision_pad|>", "<pad>", "<|endoftext|>", "<|end_of_text|>", "<unk>")
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """`input_ids (T,)` and `labels (T,)`: IGNORED over the prompt, the ids themselves over the reply and its end token."""
+
+    input_ids: list[int]
+    labels: list[int]
+
+
+def prepare_tokenizer(tokenizer: Any, chat_template: str | None, eos_token: str | None, pad_token: str | None) -> None:
+    """Set template, end and padding token, and check that they fit together. Raises UserError where they do not."""
+    if chat_template:
+        tokenizer.chat_template = chat_template
+    if eos_token:
+        tokenizer.eos_token = known_token(tokenizer, eos_token, "train.eos_token")
+    if pad_token:
+        tokenizer.pad_token = known_token(tokenizer, pad_token, "train.pad_token")
+    if tokenizer.pad_token is None or tokenizer.pad_token == tokenizer.eos_token:
+        # with pad == eos every end token is masked as padding, and the model never learns to stop (open-r1#492)
+        vocabulary = tokenizer.get_vocab()
+        spare = next((pad for pad in SPARE_PADS if pad in vocabulary and pad != tokenizer.eos_token), None)
+        if spare is None:
+            raise UserError(
+                f"the padding token is the end token ({tokenizer.eos_token}) and there is no usual spare one: set train.pad_token"
+            )
+        tokenizer.pad_token = spare
+    if tokenizer.pad_token == tokenizer.eos_token:
+        raise UserError(f"train.pad_token = {tokenizer.pad_token} is the end token too; choose another")
+    check_turn_end(tokenizer)
+
+
+def known_token(tokenizer: Any, token: str, key: str) -> str:
+    if token not in tokenizer.get_vocab():
+        raise UserError(f"{key} = {token}: not in the vocabulary of {tokenizer.name_or_path}; choose one that is")
+    return token
+
+
+def check_turn_end(tokenizer: Any) -> None:
+    """The end token that is taught must be the one with which the template ends a turn."""
+    render(tokenizer, "?")  # says so where there is no template
+    reply = "@@reply@@"
+    messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": reply}]
+    text = tokenizer.apply_chat_template(messages, tokenize=False)
+    after = text.partition(reply)[2].strip()
+    if after and not after.startswith(tokenizer.eos_token):
+        raise UserError(
+            f"the chat template ends a turn with {after.split()[0]!r}, but the end token is {tokenizer.eos_token!r}; "
+            "set train.eos_token to the former"
+        )
+
+
+def render_example(tokenizer: Any, user_message: str, reply: str, prefill: str) -> Example:
+    """Ids and labels of one example. The forced start of the reply is encoded apart, as it is when sampling."""
+    prompt = encode(tokenizer, render(tokenizer, user_message))
+    head = prefill if reply.startswith(prefill) else ""
+    completion = [*encode(tokenizer, head), *encode(tokenizer, reply[len(head) :]), tokenizer.eos_token_id]
+    return Example(prompt + completion, [IGNORED] * len(prompt) + completion)
+
+
+def check_example(tokenizer: Any, example: Example, reply: str) -> None:
+    """Raise UserError unless the whole reply, its tags and its end token are supervised, once, and the prompt is not."""
+    supervised = [label for label in example.labels if label != IGNORED]
+    text = tokenizer.decode(supervised, skip_special_tokens=False)
+    name = tokenizer.name_or_path
+    for tag in (THINK_START, THINK_END):
+        if tag in reply and tag not in text:
+            raise UserError(
+                f"{name}: {tag} is not supervised; its tokenizer drops it, use another student or chat template"
+            )
+    if not supervised or supervised[-1] != tokenizer.eos_token_id:
+        raise UserError(
+            f"{name}: the end token {tokenizer.eos_token} is not supervised, so the student would not learn to stop"
+        )
+    answer = reply.rpartition(THINK_END)[2].strip()
+    if "".join(answer.split()) not in "".join(text.split()):
+        raise UserError(f"{name}: the answer {answer[:80]!r} is not what the labels decode to: {text[-120:]!r}")
+    beginning = tokenizer.bos_token_id
+    if beginning is not None and example.input_ids[:2] == [beginning, beginning]:
+        raise UserError(
+            f"{name}: two beginning-of-text tokens (open-r1#462); take {tokenizer.bos_token} out of the chat template"
+        )

@@ -1,0 +1,38 @@
+"""The stage `train`, from the outside: start the training process, or several through `accelerate launch`."""
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+from r1distill.console import terminal_handle
+from r1distill.errors import UserError
+from r1distill.resources import find_file
+from r1distill.run import Clock, Run
+from r1distill.store import read_json
+
+WORKER = "r1distill.train.worker"
+
+
+def train_stage(run: Run, clock: Clock) -> dict[str, Any]:
+    """Train in a process of its own. Raises SystemExit(2) where it has told the user what to mend."""
+    command = launch_command(run.recipe.train.launch, str(run.folder))
+    with terminal_handle() as terminal:
+        code = subprocess.run(command, stdout=terminal, stderr=subprocess.STDOUT).returncode
+    if code == 2:
+        raise SystemExit(2)  # the worker has said why
+    if code:
+        raise UserError(f"training ended with exit code {code}; see {run.log('train')}, then run again: it continues")
+    return read_json(run.folder / "stages" / "train-result.json")
+
+
+def launch_command(launch: dict[str, Any], folder: str) -> list[str]:
+    """`python -m r1distill.train.worker`, under `accelerate launch` with the flags of [train.launch] if there are any."""
+    if not launch:
+        return [sys.executable, "-m", WORKER, folder, str(os.getpid())]
+    flags = []
+    for name, value in launch.items():
+        if name == "config_file":
+            value = str(find_file(str(value), "train.launch.config_file"))
+        flags += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+    return [sys.executable, "-m", "accelerate.commands.launch", *flags, "-m", WORKER, folder]

@@ -1,0 +1,269 @@
+"""The training itself: TRL's SFTTrainer, continued from its last whole checkpoint, and the student saved for serving."""
+
+import difflib
+import json
+import shutil
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from peft import LoraConfig, PeftModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from trl import SFTConfig, SFTTrainer
+
+from r1distill.console import Progress, say
+from r1distill.errors import UserError
+from r1distill.models import resolve_model
+from r1distill.recipe import Train, chat_template_text
+from r1distill.run import Clock, Run
+from r1distill.store import write_json
+from r1distill.train.data import Data, load_data
+from r1distill.train.render import IGNORED, prepare_tokenizer
+
+OURS = ("output_dir", "max_length", "dataset_text_field", "assistant_only_loss", "completion_only_loss")
+STATE = "trainer_state.json"  # the last file that transformers writes into a checkpoint
+
+
+def train(run: Run) -> dict[str, Any]:
+    """Train the student of the run and save it. Returns the counts for the stage's record."""
+    settings = run.recipe.train
+    main = PartialState().is_main_process
+    arguments = sft_config(run)
+    tokenizer = load_tokenizer(settings)
+    with PartialState().main_process_first():
+        data = load_data(
+            run.dataset, run.folder / "cache", tokenizer,
+            prefill=run.recipe.generate.prefill, max_length=settings.max_length, overlong=settings.overlong,
+            processes=arguments.dataset_num_proc,
+        )  # fmt: skip
+    if main:
+        show_example(tokenizer, data)
+    model = load_model(settings)
+    trainer = SFTTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=data.train,
+        eval_dataset=data.validation if arguments.eval_strategy != "no" else None,
+        processing_class=tokenizer,
+        peft_config=peft_config(settings),
+        callbacks=[ShowProgress(Clock(run, "train"))] if main else [],
+    )
+    checkpoint = last_whole_checkpoint(Path(str(arguments.output_dir))) if main else None
+    PartialState().wait_for_everyone()
+    if not main:
+        checkpoint = last_whole_checkpoint(Path(str(arguments.output_dir)))
+    if main:
+        say(describe(trainer, data, checkpoint))
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    save_student(run, trainer, tokenizer, main)
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return {
+        "examples": data.train.num_rows,
+        "overlong_dropped": data.overlong,
+        "tokens": round(data.tokens * (trainer.state.epoch or 0)),
+        "supervised_tokens": round(data.supervised_tokens * (trainer.state.epoch or 0)),
+        "steps": trainer.state.global_step,
+        "first_loss": losses[0] if losses else None,
+        "last_loss": losses[-1] if losses else None,
+    }
+
+
+def sft_config(run: Run) -> SFTConfig:
+    """TRL's configuration: ours where the recipe is silent. Raises UserError for names and values TRL does not take."""
+    settings = run.recipe.train
+    check_names("train.args", settings.args, SFTConfig, OURS)
+    defaults: dict[str, Any] = {
+        "seed": run.recipe.seed,
+        "report_to": "none",
+        "logging_steps": 10,
+        "logging_first_step": True,
+        "save_strategy": "steps",
+        "save_steps": 0.1,
+        "save_total_limit": 2,
+        "disable_tqdm": True,
+        "bf16": settings.dtype == "bfloat16" and torch.cuda.is_available(),
+    }
+    try:
+        return SFTConfig(
+            **{**defaults, **settings.args},
+            output_dir=str(run.student / "checkpoints"),
+            # nothing is cut by it: longer examples are gone by then
+            max_length=settings.max_length,
+        )
+    except (ValueError, TypeError) as error:
+        raise UserError(f"[train.args]: {' '.join(str(error).split())}") from error
+
+
+def check_names(section: str, options: dict[str, Any], owner: type, reserved: tuple[str, ...] = ()) -> None:
+    known = [field.name for field in fields(owner) if field.init]
+    for key in options:
+        if key in reserved:
+            raise UserError(f"{section}.{key} is set by r1distill; take it out (train.max_length is the length)")
+        if key not in known:
+            nearest = difflib.get_close_matches(key, known, n=1)
+            hint = f"; did you mean {nearest[0]}?" if nearest else ""
+            raise UserError(f"{section}.{key}: {owner.__name__} has no such option{hint}")
+
+
+def peft_config(settings: Train) -> LoraConfig | None:
+    if settings.peft is None:
+        return None
+    check_names("train.peft", settings.peft, LoraConfig)
+    return LoraConfig(**{"task_type": "CAUSAL_LM", **settings.peft})
+
+
+def load_tokenizer(settings: Train) -> PreTrainedTokenizerBase:
+    tokenizer = AutoTokenizer.from_pretrained(
+        resolve_model(settings.student, "train.student"),
+        revision=settings.revision,
+        trust_remote_code=settings.model_args.get("trust_remote_code", False),
+    )
+    prepare_tokenizer(tokenizer, chat_template_text(settings), settings.eos_token, settings.pad_token)
+    return tokenizer
+
+
+def load_model(settings: Train) -> Any:
+    path = resolve_model(settings.student, "train.student")
+    config = AutoConfig.from_pretrained(
+        path, revision=settings.revision, trust_remote_code=settings.model_args.get("trust_remote_code", False)
+    )
+    if settings.rope_parameters is not None:
+        # setting config.rope_theta is a silent no-op in transformers 5
+        config.rope_parameters = settings.rope_parameters
+    if settings.max_position_embeddings is not None:
+        config.max_position_embeddings = settings.max_position_embeddings
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is not None and settings.max_length > positions:
+        raise UserError(
+            f"train.max_length = {settings.max_length} is more than the {positions} positions of {settings.student}; "
+            "lower it, or set train.max_position_embeddings with train.rope_parameters"
+        )
+    return AutoModelForCausalLM.from_pretrained(
+        path, revision=settings.revision, config=config, dtype=getattr(torch, settings.dtype), **settings.model_args
+    )
+
+
+def last_whole_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that was written to its end; a kill in the middle leaves one without its state, removed here."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+    for checkpoint in found:
+        try:
+            json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+            return checkpoint
+        except (FileNotFoundError, json.JSONDecodeError):
+            shutil.rmtree(checkpoint, ignore_errors=True)
+    return None
+
+
+def save_student(run: Run, trainer: SFTTrainer, tokenizer: PreTrainedTokenizerBase, main: bool) -> None:
+    """The final model as `vllm serve` opens it: whole, merged, in bfloat16, with the template and both end tokens."""
+    temporary = run.folder / ".student"
+    trainer.save_model(str(temporary))  # gathers the shards of FSDP and DeepSpeed; every process takes part
+    if not main:
+        return
+    settings = run.recipe.train
+    if settings.peft is not None:
+        base = load_model(settings)
+        model = PeftModel.from_pretrained(base, str(temporary)).merge_and_unload()
+        shutil.move(temporary, run.student / "adapter")
+        save_whole(model, temporary, settings)
+    elif settings.dtype != "bfloat16":
+        save_whole(AutoModelForCausalLM.from_pretrained(temporary, dtype=torch.bfloat16), temporary, settings)
+    tokenizer.save_pretrained(temporary)
+    generation_config(settings, tokenizer).save_pretrained(temporary)
+    # config.json last: a folder that has it is complete
+    for file in sorted(temporary.iterdir(), key=lambda path: path.name == "config.json"):
+        file.replace(run.student / file.name)
+    temporary.rmdir()
+    write_json(run.student / "training_log.json", trainer.state.log_history)
+
+
+def save_whole(model: Any, folder: Path, settings: Train) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    model.to(torch.bfloat16).save_pretrained(folder)
+
+
+def generation_config(settings: Train, tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
+    """Both ends: of the chat template and of the base model, which ends documents with another token (Qwen: 151643)."""
+    base = AutoConfig.from_pretrained(resolve_model(settings.student, "train.student"), revision=settings.revision)
+    ends = base.eos_token_id if isinstance(base.eos_token_id, list) else [base.eos_token_id]
+    return GenerationConfig(
+        do_sample=True,
+        temperature=0.6,
+        top_p=0.95,
+        bos_token_id=base.bos_token_id,
+        eos_token_id=list(dict.fromkeys(end for end in [tokenizer.eos_token_id, *ends] if end is not None)),
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+class ShowProgress(TrainerCallback):
+    """A progress bar over the steps, with the loss."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.progress: Progress | None = None
+        self.loss = ""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.progress = Progress("train", state.max_steps, state.global_step)
+        self.progress.__enter__()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.clock.tick()
+        if self.progress:
+            self.progress.advance(note=self.loss)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if logs and "loss" in logs:
+            self.loss = f"loss {float(logs['loss']):.4f}"
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.progress:
+            self.progress.__exit__()
+
+
+def show_example(tokenizer: PreTrainedTokenizerBase, data: Data) -> None:
+    """The first example with its loss mask, so that a wrong template is seen before it has cost a week."""
+    row = data.train[0]
+    boundary = next(index for index, label in enumerate(row["labels"]) if label != IGNORED)
+    say("  the first example (dim: read only; bold: taught):", style="bold")
+    for part, style in ((row["input_ids"][:boundary], "dim"), (row["input_ids"][boundary:], "bold green")):
+        for line in tokenizer.decode(part, skip_special_tokens=False).splitlines():
+            say(f"  {'│' if style == 'dim' else '┃'} {line}", style=style)
+    say(f"  └ {boundary} tokens read, {len(row['labels']) - boundary} taught, the last is {tokenizer.eos_token}")
+
+
+def describe(trainer: SFTTrainer, data: Data, checkpoint: Path | None) -> str:
+    arguments = trainer.args
+    sequences = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+    tokens = sequences * data.tokens / data.train.num_rows
+    overlong = f", {data.overlong} overlong dropped" if data.overlong else ""
+    resumed = f"\n  continuing from {checkpoint.name}" if checkpoint else ""
+    return (
+        f"  {data.train.num_rows} examples, {data.tokens:,} tokens of which {data.supervised_tokens:,} are taught{overlong}; "
+        f"a batch is {sequences} sequences, about {tokens:,.0f} tokens{resumed}"
+    )

@@ -1,0 +1,283 @@
+"""Worker processes that judge replies and are killed from outside at the deadline.
+
+The limit is not a signal in the process that computes: Math-Verify's is, and it hangs where sympy sits in C code or
+swallows the exception (https://github.com/huggingface/Math-Verify/issues/65).
+"""
+
+import contextlib
+import json
+import os
+import queue
+import select
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar, get_args
+
+from r1distill.errors import UserError
+from r1distill.records import Outcome, Problem, Verdict
+
+START_TIMEOUT_S = 120.0  # importing sympy takes 0.5 s, on a loaded machine with a cold disk a good deal longer
+MAX_REPLY_BYTES = 1_000_000
+LOOK_AHEAD = 4  # items a worker, so that none idles while the first of the row is slow
+PACKAGE_ROOT = Path(__file__).resolve().parents[2]
+OUTCOMES = get_args(Outcome)
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class WorkerDied(Exception):
+    """The worker ended, or said something that is no reply. The message says which."""
+
+
+class Worker:
+    """One process and its two pipes. Not thread-safe: whoever took it from the pool's queue owns it."""
+
+    def __init__(self, memory_gb: float) -> None:
+        self.errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in kill()
+        command = [sys.executable, "-P", "-m", "r1distill.verify.worker", str(os.getpid()), str(int(memory_gb * 2**30))]
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            start_new_session=True,  # Ctrl-C is for the parent, which then ends its workers
+            env={**os.environ, "PYTHONPATH": python_path(), "PYTHONHASHSEED": "0"},  # sympy orders sets by hash
+            bufsize=0,
+        )
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.stdin, self.stdout = self.process.stdin.fileno(), self.process.stdout.fileno()
+        os.set_blocking(self.stdin, False)
+        os.set_blocking(self.stdout, False)
+        try:
+            self.version = str(self.read_line(time.monotonic() + START_TIMEOUT_S)["ready"])
+        except (WorkerDied, TimeoutError, KeyError) as error:
+            self.errors.seek(0)
+            lines = self.errors.read()[-10_000:].decode(errors="replace").strip().splitlines()
+            self.kill()
+            reason = next((line for line in reversed(lines) if "Error" in line), lines[-1] if lines else error)
+            raise UserError(
+                f"the verifier's worker did not start: {reason}; "
+                f"`{sys.executable} -m r1distill.verify.worker {os.getpid()} {2**32}` shows why"
+            ) from None
+        except BaseException:
+            self.kill()
+            raise
+
+    def ask(self, question: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+        """The reply to a question. Raises TimeoutError at the deadline and WorkerDied; both end its use."""
+        deadline = time.monotonic() + timeout_s
+        self.write(json.dumps(question).encode() + b"\n", deadline)
+        return self.read_line(deadline)
+
+    def write(self, data: bytes, deadline: float) -> None:
+        view = memoryview(data)
+        while view:
+            wait_for(self.stdin, select.POLLOUT, deadline)
+            try:
+                view = view[os.write(self.stdin, view) :]
+            except BlockingIOError:
+                continue
+            except BrokenPipeError:
+                raise WorkerDied(self.cause_of_death()) from None
+
+    def read_line(self, deadline: float) -> dict[str, Any]:
+        line = b""
+        while not line.endswith(b"\n"):
+            wait_for(self.stdout, select.POLLIN, deadline)
+            chunk = os.read(self.stdout, 1 << 16)
+            if not chunk:
+                raise WorkerDied(self.cause_of_death())
+            line += chunk
+            if len(line) > MAX_REPLY_BYTES:
+                raise WorkerDied(f"the worker replied with more than {MAX_REPLY_BYTES:,} bytes")
+        try:
+            reply = json.loads(line)
+        except ValueError:
+            reply = None
+        if not isinstance(reply, dict):
+            raise WorkerDied("the worker replied with something that is not JSON")
+        return reply
+
+    def cause_of_death(self) -> str:
+        try:
+            code = self.process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            return "the worker closed its channel"
+        return f"the worker was killed by signal {-code}" if code < 0 else f"the worker ended with exit code {code}"
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout, self.errors):
+            with contextlib.suppress(OSError):
+                stream.close()  # type: ignore[union-attr]
+
+
+def python_path() -> str:
+    """PYTHONPATH with this package in it. The worker runs with -P: no file of the current folder is imported."""
+    return os.pathsep.join([str(PACKAGE_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
+def wait_for(descriptor: int, event: int, deadline: float) -> None:
+    """Block until the descriptor is ready or hung up. Raises TimeoutError at the deadline (`time.monotonic`)."""
+    poll = select.poll()
+    poll.register(descriptor, event)
+    if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+        raise TimeoutError
+
+
+class VerifierPool:
+    """`workers` processes, started when first needed, each item killed after `timeout_s` seconds.
+
+    Thread-safe: any number of threads may call `verify` at once, each waits for an idle worker. Starting a worker does
+    not count against the deadline of an item. Use it as a context manager; `close` kills every worker.
+    """
+
+    def __init__(self, workers: int = 1, timeout_s: float = 10.0, memory_gb: float = 4.0) -> None:
+        if workers < 1 or timeout_s <= 0 or memory_gb <= 0:
+            raise UserError(
+                f"workers = {workers}, timeout_s = {timeout_s}, memory_gb = {memory_gb}: all of them must be positive"
+            )
+        self.workers, self.timeout_s, self.memory_gb = workers, timeout_s, memory_gb
+        self.idle: queue.LifoQueue[Worker | None] = queue.LifoQueue()  # None: one that is not started
+        for _ in range(workers):
+            self.idle.put(None)
+        self.lock = threading.Lock()
+        self.alive: set[Worker] = set()
+        self.closed = False
+        self.owner = os.getpid()
+        # Linux sends a child its parent-death signal when the *thread* that started it ends, so that one thread
+        # which lives as long as the pool starts them all.
+        self.starter = ThreadPoolExecutor(1, thread_name_prefix="verifier-start")
+
+    def __enter__(self) -> "VerifierPool":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Kill every worker. Items still being judged raise RuntimeError in the threads that wait for them."""
+        waiting: list[None] = []
+        if self.owner != os.getpid():
+            return  # a fork inherited the pool, but the workers are its parent's
+        with self.lock:
+            self.closed = True
+        self.starter.shutdown(wait=True)
+        with self.lock:
+            workers, self.alive = self.alive, set()
+        for worker in workers:
+            worker.process.kill()
+        for worker in workers:
+            worker.process.wait()
+        # A busy worker's pipes are closed by the thread that reads from them, those of the idle ones here.
+        with contextlib.suppress(queue.Empty):
+            for _ in range(self.workers):
+                if worker := self.idle.get_nowait():
+                    worker.kill()
+                waiting.append(None)
+        for slot in waiting:
+            self.idle.put(slot)
+
+    def verify(self, problem: Problem, text: str, sample: int = 0) -> Verdict:
+        """The verdict on one reply. Never raises for what a reply contains; UserError if no worker can be started."""
+        return self.verify_timed(problem, text, sample)[0]
+
+    def verify_timed(self, problem: Problem, text: str, sample: int = 0) -> tuple[Verdict, float]:
+        """The verdict and how many seconds it took, without the wait for an idle worker and its start."""
+        worker = self.idle.get()
+        try:
+            if worker is not None and worker.process.poll() is not None:  # it died while idle: not the item's fault
+                self.discard(worker)
+                worker = None
+            if worker is None:
+                worker = self.start()
+            started = time.monotonic()
+            reply = self.ask(worker, problem, text)
+            seconds = time.monotonic() - started
+            if reply.pop("retire", True):
+                self.discard(worker)
+                worker = None
+            with self.lock:
+                if self.closed:
+                    raise RuntimeError("the verifier pool was closed while it judged")
+        except BaseException:  # also KeyboardInterrupt: the worker still owes a reply, which is nobody else's
+            if worker is not None:
+                self.discard(worker)
+                worker = None
+            raise
+        finally:
+            self.idle.put(worker)
+        verdict = Verdict(problem_id=problem.id, sample=sample, **reply)
+        return verdict, seconds
+
+    def verify_many(self, items: Iterable[tuple[Problem, int, str]]) -> Iterator[Verdict]:
+        """Verdicts of (problem, sample, text) in the order of the items, which are read only a little ahead."""
+        return self.ordered(lambda item: self.verify(item[0], item[2], item[1]), items)
+
+    def ordered(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+        """`map` over the workers: in order, with at most LOOK_AHEAD items a worker in memory."""
+        pending: deque[Future[Result]] = deque()
+        threads = ThreadPoolExecutor(self.workers, thread_name_prefix="verifier")
+        try:
+            for item in items:
+                pending.append(threads.submit(function, item))
+                if len(pending) >= LOOK_AHEAD * self.workers:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            threads.shutdown(wait=True, cancel_futures=True)
+
+    def start(self) -> Worker:
+        with self.lock:
+            if self.closed:
+                raise RuntimeError("the verifier pool is closed")
+            future = self.starter.submit(self.start_here)
+        return future.result()
+
+    def start_here(self) -> Worker:
+        """Start a worker from this thread, and note it at once: the thread that asked may have been interrupted."""
+        worker = Worker(self.memory_gb)
+        with self.lock:
+            self.alive.add(worker)
+        return worker
+
+    def discard(self, worker: Worker) -> None:
+        with self.lock:
+            self.alive.discard(worker)
+        worker.kill()
+
+    def ask(self, worker: Worker, problem: Problem, text: str) -> dict[str, Any]:
+        """The fields of the verdict, and under "retire" whether the worker has to go."""
+        question = {"kind": problem.kind, "answer": problem.answer, "choices": problem.choices, "text": text}
+        try:
+            reply = worker.ask(question, self.timeout_s)
+        except TimeoutError:
+            return failure("timeout", f"no verdict within {self.timeout_s:g} s", worker.version)
+        except WorkerDied as error:
+            return failure("error", str(error), worker.version)
+        outcome, extracted, detail = reply.get("outcome"), reply.get("extracted"), reply.get("detail")
+        if outcome not in OUTCOMES or not isinstance(detail, str) or not isinstance(extracted, str | None):
+            return failure("error", "the worker's reply is not a verdict", worker.version)
+        return {
+            "outcome": outcome,
+            "extracted": extracted,
+            "detail": detail,
+            "verifier": worker.version,
+            "retire": reply.get("retire") is not False,
+        }
+
+
+def failure(outcome: Outcome, detail: str, version: str) -> dict[str, Any]:
+    return {"outcome": outcome, "extracted": None, "detail": detail, "verifier": version, "retire": True}

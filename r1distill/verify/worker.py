@@ -1,0 +1,94 @@
+"""The process that judges: `python -m r1distill.verify.worker PARENT_PID MEMORY_BYTES`, JSON lines in and out.
+
+It is expendable. The parent (r1distill/verify/pool.py) kills it at the deadline, and it dies with its parent.
+"""
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import sys
+from typing import Any, BinaryIO
+
+PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+MAX_EXTRACTED_CHARACTERS = 2_000
+RETIRE_AT = 0.25  # of the memory limit: what an answer left in caches must not starve the answers after it
+
+
+def main() -> None:
+    parent, memory_bytes = int(sys.argv[1]), int(sys.argv[2])
+    die_with_parent(parent)
+    # Libraries may print: the channel gets a descriptor of its own, and descriptor 1 leads nowhere.
+    replies = os.fdopen(os.dup(1), "wb", buffering=0)
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nowhere, 1)
+
+    from r1distill.records import Problem  # noqa: PLC0415 - these take half a second; the two lines above come first
+    from r1distill.verify import checks  # noqa: PLC0415
+
+    limit(memory_bytes)
+    send(replies, {"ready": checks.VERIFIER})
+    os.dup2(nowhere, 2)  # until here errors go to the parent, which shows why a worker did not start
+    for line in sys.stdin.buffer:
+        item = json.loads(line)
+        problem = Problem(problem="", id="-", kind=item["kind"], answer=item["answer"], choices=item["choices"])
+        reply: dict[str, Any]
+        try:
+            outcome, extracted, detail = checks.check(problem, item["text"])
+            reply = {"outcome": outcome, "extracted": cut(extracted), "detail": detail, "retire": False}
+        except (MemoryError, RecursionError) as error:
+            detail = f"{type(error).__name__} while comparing the answer"
+            reply = {"outcome": "error", "extracted": None, "detail": detail, "retire": True}
+        except Exception as error:
+            detail = f"{type(error).__name__}: {error}"[:500]
+            reply = {"outcome": "error", "extracted": None, "detail": detail, "retire": False}
+        reply["retire"] |= resident_bytes() > RETIRE_AT * memory_bytes
+        send(replies, reply)
+
+
+def die_with_parent(parent: int) -> None:
+    """Ask Linux for SIGKILL when the parent's thread that started this ends; elsewhere the end of stdin has to do."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before the call
+        sys.exit(0)
+
+
+def limit(memory_bytes: int) -> None:
+    """Cap the address space; no core dumps, and no file can be written."""
+    for what, value in (
+        (resource.RLIMIT_AS, memory_bytes),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_FSIZE, 0),
+    ):
+        hard = resource.getrlimit(what)[1]
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(what, (value, value))
+
+
+def resident_bytes() -> int:
+    """Memory in use now. Not ru_maxrss: Linux carries the parent's over exec, and a parent with torch has gigabytes."""
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * resource.getpagesize()
+    except OSError:
+        return 0
+
+
+def cut(extracted: str | None) -> str | None:
+    """A bounded string that every file format can hold: lone surrogates become question marks."""
+    if extracted is None:
+        return None
+    extracted = extracted.encode(errors="replace").decode()
+    return extracted if len(extracted) <= MAX_EXTRACTED_CHARACTERS else extracted[:MAX_EXTRACTED_CHARACTERS] + "…"
+
+
+def send(channel: BinaryIO | Any, message: dict[str, Any]) -> None:
+    data = json.dumps(message).encode() + b"\n"
+    while data:
+        data = data[channel.write(data) :]
+
+
+if __name__ == "__main__":
+    main()
