@@ -12,7 +12,7 @@ EXTRA_OF_PACKAGE = {
     "peft": 'pip install "r1distill[train]"',
     "deepspeed": 'pip install "r1distill[gpu]"',
     "ray": 'pip install "r1distill[ray]"',
-    "gguf": 'pip install "r1distill[cpu]"',
+    "gguf": 'pip install "r1distill[quickstart]"',
 }
 
 

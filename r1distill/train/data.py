@@ -55,11 +55,10 @@ def load_data(
         )
     if not kept["train"].num_rows:
         raise UserError(f"all {n_overlong} examples are longer than train.max_length = {max_length}; raise it")
-    counts = kept["train"].with_format("numpy")
     return Data(
         train=kept["train"].select_columns(["input_ids", "labels"]),
         validation=kept["validation"].select_columns(["input_ids", "labels"]) if "validation" in files else None,
         overlong=n_overlong,
-        tokens=int(counts["length"][:].sum()),
-        supervised_tokens=int(counts["supervised"][:].sum()),
+        tokens=sum(kept["train"]["length"]),
+        supervised_tokens=sum(kept["train"]["supervised"]),
     )

@@ -16,6 +16,12 @@ WORKER = "r1distill.train.worker"
 
 def train_stage(run: Run, clock: Clock) -> dict[str, Any]:
     """Train in a process of its own. Raises SystemExit(2) where it has told the user what to mend."""
+    join(run)
+    return read_json(run.folder / "stages" / "train-result.json")
+
+
+def join(run: Run) -> None:
+    """Start this machine's part of the training: all of it, or what [train.launch] gives it (scripts/slurm/train.slurm)."""
     command = launch_command(run.recipe.train.launch, str(run.folder))
     with terminal_handle() as terminal:
         code = subprocess.run(command, stdout=terminal, stderr=subprocess.STDOUT).returncode
@@ -23,7 +29,6 @@ def train_stage(run: Run, clock: Clock) -> dict[str, Any]:
         raise SystemExit(2)  # the worker has said why
     if code:
         raise UserError(f"training ended with exit code {code}; see {run.log('train')}, then run again: it continues")
-    return read_json(run.folder / "stages" / "train-result.json")
 
 
 def launch_command(launch: dict[str, Any], folder: str) -> list[str]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from peft import LoraConfig, PeftModel
 from transformers import (
     AutoConfig,
@@ -21,7 +20,8 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
-from trl import SFTConfig, SFTTrainer
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import SFTTrainer
 
 from r1distill.console import Progress, say
 from r1distill.errors import UserError
@@ -39,10 +39,10 @@ STATE = "trainer_state.json"  # the last file that transformers writes into a ch
 def train(run: Run) -> dict[str, Any]:
     """Train the student of the run and save it. Returns the counts for the stage's record."""
     settings = run.recipe.train
-    main = PartialState().is_main_process
-    arguments = sft_config(run)
+    arguments = sft_config(run)  # first: with ZeRO-3 it decides how from_pretrained lays out the weights
+    main = arguments.process_index == 0
     tokenizer = load_tokenizer(settings)
-    with PartialState().main_process_first():
+    with arguments.main_process_first():
         data = load_data(
             run.dataset, run.folder / "cache", tokenizer,
             prefill=run.recipe.generate.prefill, max_length=settings.max_length, overlong=settings.overlong,
@@ -60,9 +60,7 @@ def train(run: Run) -> dict[str, Any]:
         peft_config=peft_config(settings),
         callbacks=[ShowProgress(Clock(run, "train"))] if main else [],
     )
-    checkpoint = last_whole_checkpoint(Path(str(arguments.output_dir))) if main else None
-    PartialState().wait_for_everyone()
-    if not main:
+    with arguments.main_process_first(desc="checkpoints"):
         checkpoint = last_whole_checkpoint(Path(str(arguments.output_dir)))
     if main:
         say(describe(trainer, data, checkpoint))
@@ -252,7 +250,7 @@ def show_example(tokenizer: PreTrainedTokenizerBase, data: Data) -> None:
     boundary = next(index for index, label in enumerate(row["labels"]) if label != IGNORED)
     say("  the first example (dim: read only; bold: taught):", style="bold")
     for part, style in ((row["input_ids"][:boundary], "dim"), (row["input_ids"][boundary:], "bold green")):
-        for line in tokenizer.decode(part, skip_special_tokens=False).splitlines():
+        for line in str(tokenizer.decode(part, skip_special_tokens=False)).splitlines():
             say(f"  {'│' if style == 'dim' else '┃'} {line}", style=style)
     say(f"  └ {boundary} tokens read, {len(row['labels']) - boundary} taught, the last is {tokenizer.eos_token}")
 

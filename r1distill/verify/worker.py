@@ -3,15 +3,14 @@
 It is expendable. The parent (r1distill/verify/pool.py) kills it at the deadline, and it dies with its parent.
 """
 
-import ctypes
 import json
 import os
 import resource
-import signal
 import sys
 from typing import Any, BinaryIO
 
-PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+from r1distill.process import die_with_parent
+
 MAX_EXTRACTED_CHARACTERS = 2_000
 RETIRE_AT = 0.25  # of the memory limit: what an answer left in caches must not starve the answers after it
 
@@ -45,14 +44,6 @@ def main() -> None:
             reply = {"outcome": "error", "extracted": None, "detail": detail, "retire": False}
         reply["retire"] |= resident_bytes() > RETIRE_AT * memory_bytes
         send(replies, reply)
-
-
-def die_with_parent(parent: int) -> None:
-    """Ask Linux for SIGKILL when the parent's thread that started this ends; elsewhere the end of stdin has to do."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the call
-        sys.exit(0)
 
 
 def limit(memory_bytes: int) -> None:
