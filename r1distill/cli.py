@@ -1,6 +1,7 @@
 """The commands. Nothing but wiring: every stage lives in its own room, and is only imported when it is asked for."""
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -36,12 +37,17 @@ def main() -> None:
     """Run a command; what the user can mend ends in one line and exit code 2."""
     # a machine without a network must not wait for the Hub's retries; where there is one, nothing changes
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that is not UTF-8 shows ? for →, and nothing ends
     try:
         app()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as end:
+        if isinstance(end, SystemExit) and end.code != 130:  # typer makes 130 of Ctrl-C
+            raise
         print("\nstopped; the same command continues from here", file=sys.stderr)
         sys.exit(130)
 

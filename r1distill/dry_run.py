@@ -112,8 +112,8 @@ def plan_eval(recipe: Recipe) -> list[str]:
             raise UserError(f"task {name}: {error}") from None
         lines.append(
             f"{name:<9} {task.title}: {settings.samples or task.samples} samples a question, temperature {temperature:g}, "
-            f"top_p {top_p:g}, at most {settings.max_tokens or task.max_tokens:,} tokens; {find_file(task.prompt, 'prompt').name} "
-            f"(sha256 {prompt.sha256[:12]}); {source}"
+            f"top_p {top_p:g}, at most {settings.max_tokens or task.max_tokens:,} tokens; "
+            f"{find_file(task.prompt, 'prompt').name} (sha256 {prompt.sha256[:12]}); {source}"
         )
     return lines
 

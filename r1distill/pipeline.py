@@ -1,10 +1,12 @@
 """The stages in their order: what each depends on, which are done, and which a changed recipe makes to be done again."""
 
+import hashlib
 import shutil
 import time
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from r1distill.evaluate.tasks import load_task
 from r1distill.filter.stage import filter_stage
 from r1distill.generate.stage import generate
 from r1distill.models import check_model_name
-from r1distill.problems import local_path
+from r1distill.problems import files_of, local_path
 from r1distill.prompting import load_prompt
 from r1distill.recipe import Recipe, chat_template_text
 from r1distill.resources import find_file
@@ -46,7 +48,7 @@ STAGES = (
     Stage("eval", eval_stage, "train", ("eval",), ()),
 )
 STAGE_NAMES = tuple(stage.name for stage in STAGES)
-# keys that change how fast a stage is and not what comes out of it
+# keys (and all below them) that change how fast a stage is and not what comes out of it
 SPEED_ONLY = (
     "teacher.urls", "teacher.api_key_env", "teacher.timeout_s", "teacher.retries", "teacher.engine",
     "generate.concurrency", "train.launch", "eval.concurrency", "eval.engine",
@@ -63,15 +65,33 @@ def inputs_of(stage: Stage, recipe: Recipe) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for section in stage.sections:
         flatten(section, settings[section], flat)
-    flat = {key: value for key, value in flat.items() if not key.startswith(SPEED_ONLY)}
+    flat = without(SPEED_ONLY, flat)
     if stage.name == "generate":
         flat["generate.prompt.sha256"] = load_prompt(recipe.generate.prompt, "").sha256
-        path = local_path(recipe.problems.path)
-        if path is not None and path.is_file():
-            flat["problems.sha256"] = file_sha256(path)
-    if stage.name == "train":
-        flat["train.chat_template"] = chat_template_text(recipe.train)
+        flat["problems.sha256"] = problems_sha256(recipe.problems.path)
+    if stage.name == "train" and (template := chat_template_text(recipe.train)):
+        flat["train.chat_template.sha256"] = hashlib.sha256(template.encode()).hexdigest()
+    if stage.name == "eval":
+        for name in recipe.eval.tasks:
+            task = load_task(name)
+            flatten(f"eval.tasks.{name}", task.model_dump(exclude={"title", "license", "published"}), flat)
+            flat[f"eval.tasks.{name}.prompt.sha256"] = load_prompt(task.prompt, "").sha256
+            flat[f"eval.tasks.{name}.data.sha256"] = problems_sha256(task.data.path)
     return flat
+
+
+def problems_sha256(path: str) -> str | None:
+    """Of the file, or of those of a folder; None for a set on the Hub."""
+    found = local_path(path)
+    if found is None or found.is_file():
+        return found and file_sha256(found)
+    hashes = "\n".join(map(file_sha256, files_of(found)))
+    return hashlib.sha256(hashes.encode()).hexdigest()
+
+
+def without(keys: tuple[str, ...], flat: dict[str, Any]) -> dict[str, Any]:
+    """`flat` without these dotted keys and all below them."""
+    return {key: value for key, value in flat.items() if not any(f"{key}.".startswith(f"{cut}.") for cut in keys)}
 
 
 def flatten(prefix: str, value: Any, into: dict[str, Any]) -> None:
@@ -79,7 +99,7 @@ def flatten(prefix: str, value: Any, into: dict[str, Any]) -> None:
         for key, entry in value.items():
             flatten(f"{prefix}.{key}", entry, into)
     elif value not in (None, {}):
-        into[prefix] = value
+        into[prefix] = value if isinstance(value, bool | int | float | str | list) else str(value)  # dates: as in JSON
 
 
 def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
@@ -93,7 +113,7 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def short(value: Any) -> str:
-    text = "absent" if value is None else str(value)
+    text = "absent" if value is None else str(value).replace("\n", "\\n") or '""'
     return text if len(text) <= 40 else f"{text[:37]}…"
 
 
@@ -143,20 +163,28 @@ def run_stages(run: Run, names: Iterable[str], *, redo: bool = False) -> None:
     run.save_recipe(find_file(run.recipe.generate.prompt, "generate.prompt"))
     for name in names:
         # asked again for each: a stage that ran may have changed what the next has to do
-        status = next(status for status in statuses(run) if status.stage.name == name)
+        status, before = status_of(run, name)
         if status.state == "done":
             record = run.record(name) or {}
             say(f"✓ {name}: done before, in {clock_text(record['seconds'])}", style="green")
+        elif before and before.state != "done":
+            why = f" ({before.why})" if before.why else ""
+            raise UserError(
+                f"{name} needs what {before.stage.name} makes, which is {before.state}{why}: "
+                f"r1distill {before.stage.name} RECIPE first (or r1distill run)"
+            )
         else:
             run_stage(run, status)
 
 
+def status_of(run: Run, name: str) -> tuple[Status, Status | None]:
+    """The status of a stage and of the one whose results it takes."""
+    found = {status.stage.name: status for status in statuses(run)}
+    return found[name], found.get(found[name].stage.after or "")
+
+
 def run_stage(run: Run, status: Status) -> None:
     stage = status.stage
-    if stage.after and not run.is_done(stage.after):
-        raise UserError(
-            f"{stage.name} needs what {stage.after} makes: r1distill {stage.after} RECIPE first (or r1distill run)"
-        )
     if status.state == "outdated":
         set_aside(run, stage)
     upstream = run.record(stage.after) if stage.after else None
@@ -177,7 +205,7 @@ def run_stage(run: Run, status: Status) -> None:
     attempt = time.monotonic() - started
     tokens = counts.pop("tokens", None)
     # samples found in the journal cost this attempt nothing, so a speed is of all tokens in all seconds
-    record |= {"status": "done", "finished_at": time.strftime("%Y-%m-%dT%H:%M:%S%z") + f".{time.time_ns() % 10**9}"}
+    record |= {"status": "done", "finished_at": datetime.now().astimezone().isoformat()}
     record |= {"seconds": clock.seconds, "tokens": tokens, "counts": counts}
     record["tokens_per_second"] = tokens / clock.seconds if tokens else None
     write_json(run.record_path(stage.name), record)
@@ -190,12 +218,8 @@ def refuse_other_recipe(run: Run, redo: bool) -> None:
     record = run.record("generate")
     if record is None or redo:
         return
-    changed = [
-        change
-        for change in changes(record["inputs"], inputs_of(STAGES[0], run.recipe))
-        if not change.startswith(EXTENDING)
-    ]
-    if changed:
+    before, now = record["inputs"], inputs_of(STAGES[0], run.recipe)
+    if changed := changes(without(EXTENDING, before), without(EXTENDING, now)):
         raise UserError(
             f"{run.folder} holds the samples of another recipe ({'; '.join(changed)}); set run_dir to a new folder, "
             "or add --redo to sample again here (the old samples stay in the journal)"

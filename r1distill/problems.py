@@ -10,8 +10,10 @@ from typing import Any, get_args
 import pyarrow.parquet as pq
 
 from r1distill.errors import UserError, require_packages
+from r1distill.prompting import LETTERS
 from r1distill.records import Kind, Problem
 from r1distill.resources import find_file
+from r1distill.verify.extract import last_boxed
 
 KINDS = get_args(Kind)
 # Columns of the public sets (OpenR1, OpenThoughts, OpenMathReasoning, GSM8K, MATH, Mixture-of-Thoughts), ours first.
@@ -42,6 +44,8 @@ def load_problems(
 
     Raises UserError naming the place (`path:line`) of a malformed row, a problem without an answer, an unknown kind.
     """
+    if unknown := (columns or {}).keys() - COLUMNS.keys():
+        raise UserError(f"problems.columns: unknown {', '.join(sorted(unknown))}; known: {', '.join(COLUMNS)}")
     problems: dict[str, Problem] = {}
     for place, row in rows(path, split=split, subset=subset, revision=revision):
         problem = to_problem(row, place, columns or {}, default_source=path)
@@ -55,9 +59,19 @@ def load_problems(
 
 def local_path(path: str) -> Path | None:
     """The file or folder that `path` means, or None for a Hub dataset id. Raises UserError where it must be a file."""
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", path) and not path.endswith((".jsonl", ".parquet", ".json")):
-        return Path(path).resolve() if Path(path).exists() else None
-    return find_file(path, "problems")
+    try:
+        return find_file(path, "problems")
+    except UserError:
+        if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", path) and not path.endswith((".jsonl", ".parquet", ".json")):
+            return None
+        raise
+
+
+def files_of(path: Path) -> list[Path]:
+    """The file itself, or all of a folder that problems can be in, sorted."""
+    if not path.is_dir():
+        return [path]
+    return sorted(file for file in path.rglob("*") if file.suffix in (".jsonl", ".parquet") and file.is_file())
 
 
 def rows(path: str, *, split: str, subset: str | None, revision: str | None) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -66,7 +80,7 @@ def rows(path: str, *, split: str, subset: str | None, revision: str | None) -> 
     if found is None:
         yield from hub_rows(path, split=split, subset=subset, revision=revision)
         return
-    files = sorted([*found.rglob("*.jsonl"), *found.rglob("*.parquet")]) if found.is_dir() else [found]
+    files = files_of(found)
     if not files:
         raise UserError(f"{path}: a folder without .jsonl or .parquet files")
     for file in files:
@@ -74,14 +88,20 @@ def rows(path: str, *, split: str, subset: str | None, revision: str | None) -> 
 
 
 def jsonl_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    with file.open("rb") as lines:
+    try:
+        lines = file.open("rb")
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read: {error.strerror}; correct problems.path") from None
+    with lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             place = f"{file}:{number}"
             try:
                 row = json.loads(line)
-            except (json.JSONDecodeError, UnicodeDecodeError) as error:
+                if b"\\u" in line:
+                    json.dumps(row, ensure_ascii=False).encode()  # half of a surrogate pair is no text
+            except (ValueError, RecursionError) as error:
                 raise UserError(f"{place}: not valid JSON ({error}); mend or delete the line") from None
             if not isinstance(row, dict):
                 raise UserError(f"{place}: a JSON object is needed, this is a {type(row).__name__}")
@@ -89,16 +109,16 @@ def jsonl_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def parquet_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    try:
-        parquet = pq.ParquetFile(file)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file}: not a readable Parquet file: {error}") from None
     number = 0
-    with parquet:
-        for batch in parquet.iter_batches(batch_size=1000):
-            for row in batch.to_pylist():
-                number += 1
-                yield f"{file}:{number}", row
+    try:
+        with pq.ParquetFile(file) as parquet:
+            for batch in parquet.iter_batches(batch_size=1000):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield f"{file}:{number}", row
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{file}: not a readable Parquet file: {reason}; write it again, or delete it") from None
 
 
 def hub_rows(
@@ -109,7 +129,7 @@ def hub_rows(
     try:
         rows: Iterable[dict[str, Any]] = datasets.load_dataset(path, subset, split=split, revision=revision)
     except (OSError, ValueError) as error:  # not found, no network, no such split: all of them are one of these two
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
             f"problems: {path} is no local file and could not be read from the Hub: {reason}; "
             "give a local path, or check the id, the split and the network"
@@ -120,25 +140,30 @@ def hub_rows(
 
 def to_problem(row: dict[str, Any], place: str, columns: dict[str, str], default_source: str) -> Problem:
     """One row as a Problem, its columns mapped by `columns` (ours to theirs) and then by COLUMNS."""
-    values = {
-        ours: first_value(row, (columns[ours],) if ours in columns else theirs) for ours, theirs in COLUMNS.items()
-    }
+    names = {ours: (columns[ours],) if ours in columns else theirs for ours, theirs in COLUMNS.items()}
+    values = {ours: first_value(row, theirs) for ours, theirs in names.items()}
     text = values["problem"]
-    if not isinstance(text, str) or not text.strip():
-        raise UserError(f"{place}: no problem text; it is looked for in {', '.join(COLUMNS['problem'])}")
-    choices, tests = values["choices"], values["tests"]
-    if isinstance(tests, str):
-        tests = parse_tests(tests, place)
+    if not isinstance(text, str):
+        raise UserError(f"{place}: no problem text; it is looked for in {', '.join(names['problem'])}")
+    choices, tests = values["choices"], table(values["tests"], "tests", place)
+    meta = table(row.get("meta"), "meta", place) or {}
     kind = values["kind"] or ("code" if tests else "choice" if choices else "math")
     if kind not in KINDS:
         raise UserError(f"{place}: unknown kind {kind!r}; known: {', '.join(KINDS)}")
-    answer = None if values["answer"] is None else short_answer(str(values["answer"]))
+    answer = answer_of(values["answer"], place)
     if kind in ("math", "choice") and not answer:
         raise UserError(
-            f'{place}: a {kind} problem without an answer; give `answer`, or `kind = "open"` if none exists'
+            f"{place}: a {kind} problem without an answer; it is looked for in {', '.join(names['answer'])}: "
+            'give one, or `kind = "open"` if none exists'
         )
+    if choices is not None and not isinstance(choices, list):
+        raise UserError(f"{place}: choices is a {type(choices).__name__}; it must be a list")
     if kind == "choice" and not choices:
         raise UserError(f"{place}: a choice problem without choices; give them as a list in `choices`")
+    if kind == "choice" and choices and answer not in list(LETTERS[: len(choices)]):
+        raise UserError(
+            f"{place}: answer = {answer!r} is not the letter of one of its {len(choices)} choices (A, B, …)"
+        )
     if kind == "code" and not tests:
         raise UserError(f"{place}: a code problem without tests; give `tests` (design: stdio, function or asserts)")
     return Problem(
@@ -150,25 +175,41 @@ def to_problem(row: dict[str, Any], place: str, columns: dict[str, str], default
         source=str(values["source"] or default_source),
         license=str(values["license"] or ""),
         date=str(values["date"] or ""),
-        meta={**(row.get("meta") or {}), **{key: row[key] for key in KEPT_IN_META if row.get(key) is not None}},
+        meta={**meta, **{key: row[key] for key in KEPT_IN_META if row.get(key) is not None}},
     )
 
 
 def first_value(row: dict[str, Any], names: tuple[str, ...]) -> Any:
-    return next((row[name] for name in names if row.get(name) is not None), None)
+    """The first that is there: not null, not NaN (pandas' word for null), not blank."""
+    for name in names:
+        value = row.get(name)
+        if value is not None and value == value and not (isinstance(value, str) and not value.strip()):
+            return value
+    return None
 
 
-def parse_tests(text: str, place: str) -> dict[str, Any]:
+def table(value: Any, name: str, place: str) -> dict[str, Any] | None:
+    """A value that must be an object, or the JSON text of one (as in our own Parquet files)."""
     try:
-        tests = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{place}: tests are not valid JSON ({error})") from None
-    if not isinstance(tests, dict):
-        raise UserError(f"{place}: tests must be an object, this is a {type(tests).__name__}")
-    return tests
+        value = json.loads(value) if isinstance(value, str) else value
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{place}: {name} is not valid JSON ({error}); mend it") from None
+    if value is not None and not isinstance(value, dict):
+        raise UserError(f"{place}: {name} is a {type(value).__name__}; it must be an object")
+    return value
+
+
+def answer_of(value: Any, place: str) -> str | None:
+    if isinstance(value, list | dict | bool):
+        raise UserError(f"{place}: answer is a {type(value).__name__}; it must be a string or a number")
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return None if value is None else short_answer(str(value))
 
 
 def short_answer(answer: str) -> str:
-    """The answer itself where a set gives a solution that ends in it: GSM8K's `#### 42`."""
-    _, mark, after = answer.rpartition("#### ")
-    return (after if mark else answer).strip()
+    """The answer itself where a set gives a solution that ends in it: GSM8K's `#### 42`, the last box of MATH's."""
+    _, mark, after = answer.rpartition("####")
+    answer = after if mark else answer
+    box = last_boxed(answer)
+    return (answer if box is None else box).strip()

@@ -1,12 +1,13 @@
 """The one way to turn a problem into what a model reads, and a reply into its thinking and its answer."""
 
 import hashlib
+import re
 from dataclasses import dataclass
 from typing import Any
 
 from r1distill.errors import UserError
 from r1distill.records import Problem
-from r1distill.resources import find_file
+from r1distill.resources import read_file
 
 THINK_START, THINK_END = "<think>", "</think>"
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -25,14 +26,21 @@ class Prompt:
         return hashlib.sha256(self.text.encode()).hexdigest()
 
     def user_message(self, problem: Problem) -> str:
-        """The prompt with the problem put in. `str.replace`, so that `\\boxed{}` needs no escaping."""
+        """The prompt with the problem put in, in one pass: what a question says in braces stays as it is, as does `\\boxed{}`.
+
+        Raises UserError where choices have no place in the prompt.
+        """
+        if problem.kind == "choice" and "{choices}" not in self.text:
+            raise UserError(
+                f"prompt {self.name}: has no {{choices}} in it, which choice problems need; use prompts/choice.txt"
+            )
         choices = [f"{letter}. {choice}" for letter, choice in zip(LETTERS, problem.choices or [], strict=False)]
-        message = self.text.replace("{choices}", "\n".join(choices))
-        return message.replace("{problem}", problem.problem)
+        values = {"{problem}": problem.problem, "{choices}": "\n".join(choices)}
+        return re.sub(r"\{problem\}|\{choices\}", lambda place: values[place[0]], self.text)
 
 
 def load_prompt(name: str, prefill: str) -> Prompt:
-    text = find_file(name, "prompt").read_text(encoding="utf-8").rstrip("\n")
+    text = read_file(name, "prompt").rstrip("\n")
     if "{problem}" not in text:
         raise UserError(f"prompt {name}: has no {{problem}} in it, so every question would be the same")
     return Prompt(name, text, prefill)

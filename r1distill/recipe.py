@@ -7,13 +7,13 @@ Values that follow from others are functions or properties, never stored fields.
 import difflib
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from r1distill.errors import UserError
-from r1distill.resources import SHIPPED, find_file, shipped_names
+from r1distill.resources import SHIPPED, read_file, shipped_names
 
 RECIPES = "scripts/recipes"
 # where an unknown key of a section may have been meant to go
@@ -22,20 +22,26 @@ PASSED_THROUGH = {
     "teacher": "; vLLM's options go in [teacher.engine]",
     "eval": "; vLLM's options go in [eval.engine]",
 }
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class Section(BaseModel):
     """Settings of one stage. Frozen: nothing changes a recipe after it was read."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True, protected_namespaces=()
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
     )
 
 
 class Problems(Section):
     """What is asked."""
 
-    path: str
+    path: str = Field(min_length=1)
     """JSONL or Parquet file, a folder of them, or a Hub dataset id."""
     split: str = "train"
     """Split of a Hub dataset."""
@@ -157,7 +163,7 @@ class Eval(Section):
 
     tasks: list[str] = []
     """Names of eval/*.toml, or paths of your own."""
-    models: list[Literal["base", "teacher", "student"]] = ["base", "student"]
+    models: list[Literal["base", "teacher", "student"]] = Field(default=["base", "student"], min_length=1)
     """Whom to score; `base` is the student before training."""
     samples: int | None = Field(default=None, ge=1)
     """Samples for each question, instead of the task's."""
@@ -180,7 +186,7 @@ class Eval(Section):
 class Recipe(Section):
     """Everything that decides a run."""
 
-    run_dir: str
+    run_dir: str = Field(min_length=1)
     """The folder of the run; the same folder continues it."""
     seed: int = Field(default=0, ge=0)
     """Seeds every sample (with its identity) and the training."""
@@ -206,32 +212,44 @@ def find_recipe(name: str) -> Path:
 
 def load_recipe(path: Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
     """Read, override, validate. Raises UserError with the key, the value and the remedy."""
+    data = read_toml(path)
+    for override in overrides:
+        apply_override(data, override)
+    return validated(Recipe, data, path)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file. Raises UserError naming the file and what is wrong with it."""
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{path}: not valid TOML: {error}") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text: {error}") from None
+        raise UserError(f"{path}: not UTF-8 text: {error}; save it as UTF-8") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    for override in overrides:
-        apply_override(data, override)
+
+
+def validated(model: type[Model], data: dict[str, Any], path: Path) -> Model:
+    """`data` as `model`. Raises UserError with every wrong key of the file `path` and its remedy."""
     try:
-        return Recipe.model_validate(data)
+        return model.model_validate(data)
     except ValidationError as error:
-        raise UserError(f"{path}: " + "; ".join(describe(problem) for problem in error.errors())) from None
+        raise UserError(f"{path}: " + "; ".join(describe(problem, model) for problem in error.errors())) from None
 
 
 def apply_override(data: dict[str, Any], override: str) -> None:
     """Put `section.key=value` into the tables; the value is TOML, or a bare string where it is not valid TOML."""
     dotted, equals, text = override.partition("=")
-    if not equals or not dotted.strip():
+    *sections, key = (part.strip() for part in dotted.split("."))
+    if not equals or not all((*sections, key)):
         raise UserError(f"override {override!r} is not of the form section.key=value")
     try:
         value: Any = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text
-    *sections, key = dotted.strip().split(".")
+    if not isinstance(value, bool | int | float | str | list | dict):
+        value = text  # a date, which no key takes: it is a name, such as run_dir=2026-01-31
     table = data
     for section in sections:
         table = table.setdefault(section, {})
@@ -240,43 +258,41 @@ def apply_override(data: dict[str, Any], override: str) -> None:
     table[key] = value
 
 
-def describe(problem: Any) -> str:
-    """One validation error of pydantic as a line: the key, what is wrong with it, and the nearest known key."""
+def describe(problem: Any, model: type[BaseModel]) -> str:
+    """One validation error of pydantic as a line: the key, what is wrong with it, and the nearest keys of `model`."""
     location = [str(part) for part in problem["loc"]]
     dotted = ".".join(location)
     if problem["type"] == "extra_forbidden":
-        known = known_keys(location[:-1])
-        nearest = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
-        elsewhere = [key for key in all_keys() if key.split(".")[-1] == location[-1]]
-        if nearest:
-            remedy = f"did you mean {'.'.join([*location[:-1], nearest[0]])}?"
-        elif elsewhere:
-            remedy = f"did you mean {elsewhere[0]}?"
-        else:
-            remedy = f"known here: {', '.join(known)}{PASSED_THROUGH.get(location[0], '')}"
-        return f"unknown key {dotted}; {remedy}"
+        known = known_keys(model, location[:-1])
+        elsewhere = [key for key in all_keys(model) if key.split(".")[-1] == location[-1]]
+        nearest = difflib.get_close_matches(location[-1], known, n=1)
+        meant = elsewhere + [".".join([*location[:-1], key]) for key in nearest]
+        remedy = f"did you mean {' or '.join(meant)}?" if meant else f"known here: {', '.join(known)}"
+        return f"unknown key {dotted}; {remedy}{PASSED_THROUGH.get(location[0], '')}"
     if problem["type"] == "missing":
         return f"{dotted} is missing; it has no default, so set it"
     message = problem["msg"]
     return f"{dotted} = {problem['input']!r}: {message[0].lower()}{message[1:]}"
 
 
-def known_keys(location: list[str]) -> list[str]:
-    model: Any = Recipe
+def known_keys(model: type[BaseModel], location: list[str]) -> list[str]:
+    section: Any = model
     for part in location:
-        model = section_of(model.model_fields[part])
-    return list(model.model_fields)
+        section = section_of(section.model_fields[part])
+    return list(section.model_fields)
 
 
 def section_of(field: FieldInfo) -> type[Section] | None:
-    """The section that a field holds, or None for a plain value."""
-    annotation = field.annotation
-    return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
+    """The section that a field holds, optional or not, or None for a plain value."""
+    for annotation in (field.annotation, *get_args(field.annotation)):
+        if isinstance(annotation, type) and issubclass(annotation, Section):
+            return annotation
+    return None
 
 
-def all_keys() -> list[str]:
+def all_keys(model: type[BaseModel]) -> list[str]:
     keys = []
-    for name, field in Recipe.model_fields.items():
+    for name, field in model.model_fields.items():
         section = section_of(field)
         keys += [f"{name}.{key}" for key in section.model_fields] if section else [name]
     return keys
@@ -332,8 +348,4 @@ def toml_value(value: Any) -> str:
 
 def chat_template_text(train: Train) -> str | None:
     """The text of `train.chat_template`, or None where the tokenizer's own is used."""
-    return (
-        find_file(train.chat_template, "train.chat_template").read_text(encoding="utf-8")
-        if train.chat_template
-        else None
-    )
+    return read_file(train.chat_template, "train.chat_template") if train.chat_template else None

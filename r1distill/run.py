@@ -109,11 +109,15 @@ class Run:
 
 
 def open_run(folder: Path) -> Run:
-    """The run of a folder, from its recipe.json. Raises UserError where there is none."""
+    """The run of a folder, from its recipe.json, wherever it was moved. Raises UserError where there is none."""
     path = folder / "recipe.json"
-    if not path.exists():
+    if not path.is_file():
         raise UserError(f"{folder}: not a run folder, it has no recipe.json; give the run_dir of a recipe that was run")
-    return Run(Recipe.model_validate(read_json(path)["recipe"]))
+    try:
+        return Run(Recipe.model_validate({**read_json(path)["recipe"], "run_dir": str(folder)}))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: not the recipe.json of this version: {reason}; run the recipe again") from None
 
 
 @contextmanager
@@ -128,10 +132,15 @@ def locked(run: Run) -> Iterator[None]:
         try:
             # lockf, not flock: the lock must not live on in vLLM's processes when this one is killed
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except OSError as error:
+            if not isinstance(error, BlockingIOError | PermissionError):
+                raise UserError(
+                    f"run_dir {run.folder}: cannot be locked: {error.strerror}; choose a file system that has file locks"
+                ) from None
             handle.seek(0)
             raise UserError(
-                f"{run.folder} is in use by process {handle.read().strip() or '?'}; wait for it, stop it, or choose another run_dir"
+                f"{run.folder} is in use by process {handle.read().strip() or '?'}; "
+                "wait for it, stop it, or choose another run_dir"
             ) from None
         handle.truncate(0)
         handle.write(str(os.getpid()))

@@ -4,15 +4,18 @@ import dataclasses
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 import types
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from r1distill.errors import UserError
 
 Record = TypeVar("Record")
 ROWS_A_GROUP = 2_000  # long traces are some 100 kB each: a row group has to fit into memory with ease
@@ -20,20 +23,25 @@ ROWS_A_GROUP = 2_000  # long traces are some 100 kB each: a row group has to fit
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; it takes the place of `path` when the block ends without an exception."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
+    """Yield a temporary path beside `path`; it takes the place of `path` when the block ends without an exception.
+
+    Raises UserError, before the block, where `path` cannot be written.
+    """
+    if path.is_dir():
+        raise UserError(f"{path}: cannot be written: it is a folder; give the name of a file")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch(exist_ok=False)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}; choose another place") from None
     try:
         yield temporary
-        temporary.chmod(0o644)  # mkstemp makes files that only their owner may read
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
-        with suppress(FileNotFoundError):
-            temporary.unlink()
+        temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -42,7 +50,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
 
 
 def read_json(path: Path) -> Any:
@@ -75,25 +83,34 @@ def write_records(path: Path, record_type: type[Record], records: Iterable[Recor
 
 
 def read_records(path: Path, record_type: type[Record]) -> Iterator[Record]:
-    """The records of a Parquet file, or of all in a folder in the order of their names."""
+    """The records of a Parquet file, or of all in a folder in the order of their names. Raises UserError if unreadable."""
     names = tuple(field.name for field in dataclasses.fields(record_type))  # type: ignore[arg-type]
     json_names = json_columns(record_type)
     for file in sorted(path.glob("*.parquet")) if path.is_dir() else [path]:
-        with pq.ParquetFile(file) as parquet:
-            for batch in parquet.iter_batches(batch_size=ROWS_A_GROUP, columns=list(names)):
-                for row in batch.to_pylist():
-                    for name in json_names:
-                        row[name] = None if row[name] is None else json.loads(row[name])
-                    yield record_type(**row)
+        try:
+            with pq.ParquetFile(file) as parquet:
+                for batch in parquet.iter_batches(batch_size=ROWS_A_GROUP, columns=list(names)):
+                    for row in batch.to_pylist():
+                        for name in json_names:
+                            row[name] = None if row[name] is None else json.loads(row[name])
+                        yield record_type(**row)
+        except (OSError, pa.ArrowInvalid) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(
+                f"{file}: cannot be read: {reason}; delete the file of the stage that made it in stages/, and run again"
+            ) from None
 
 
 def to_row(record: Any) -> dict[str, Any]:
     row = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
     for name in json_columns(type(record)):
-        row[name] = None if row[name] is None else json.dumps(row[name], ensure_ascii=False, sort_keys=True)
+        row[name] = (
+            None if row[name] is None else json.dumps(row[name], ensure_ascii=False, sort_keys=True, default=str)
+        )
     return row
 
 
+@cache
 def json_columns(record_type: type) -> list[str]:
     """Free-form tables are kept as JSON text: Parquet would unite the keys of all rows into one wide struct."""
     return [name for name, hint in get_type_hints(record_type).items() if get_origin(without_none(hint)) is dict]

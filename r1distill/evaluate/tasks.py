@@ -1,12 +1,11 @@
 """Benchmarks as files: eval/*.toml says where the questions are, how they are asked, and what others measured."""
 
-import tomllib
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from r1distill.errors import UserError
-from r1distill.recipe import Problems, Section, describe
+from r1distill.recipe import Problems, Section, read_toml, validated
 from r1distill.resources import SHIPPED, shipped_names
 
 
@@ -34,13 +33,8 @@ class Task(Section):
 
 def load_task(name: str) -> Task:
     """A task by the name of its file in eval/, or by a path. Raises UserError with the names there are."""
-    path = Path(name) if name.endswith(".toml") else SHIPPED / "eval" / f"{name}.toml"
+    path = Path(name).expanduser() if name.endswith(".toml") else SHIPPED / "eval" / f"{name}.toml"
     if not path.is_file():
         known = ", ".join(shipped_names("eval", ".toml"))
         raise UserError(f"eval.tasks: no such task: {name}; give the path of a TOML file or one of: {known}")
-    try:
-        return Task.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{path}: not valid TOML: {error}") from None
-    except ValidationError as error:
-        raise UserError(f"{path}: " + "; ".join(describe(problem) for problem in error.errors())) from None
+    return validated(Task, read_toml(path), path)

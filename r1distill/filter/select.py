@@ -1,6 +1,7 @@
 """The rules, in the order in which they are asked; the first that speaks gives a trace its one reason."""
 
 from collections.abc import Iterable, Iterator
+from itertools import zip_longest
 
 from r1distill.errors import UserError
 from r1distill.prompting import THINK_END, THINK_START
@@ -29,15 +30,25 @@ def reason_to_drop(trace: Trace, verdict: Verdict, settings: Filter) -> str | No
     return None
 
 
+def paired(traces: Iterable[Trace], verdicts: Iterable[Verdict]) -> Iterator[tuple[Trace, Verdict]]:
+    """Each trace with its verdict. Raises UserError where they are not of one run."""
+    for trace, verdict in zip_longest(traces, verdicts):
+        if trace is None or verdict is None or (trace.problem_id, trace.sample) != (verdict.problem_id, verdict.sample):
+            raise UserError(
+                f"the traces and verdicts.parquet are not of one run ({name_of(trace, 'trace')}, "
+                f"{name_of(verdict, 'verdict')}); delete stages/verify.json and run `r1distill verify` again"
+            )
+        yield trace, verdict
+
+
+def name_of(record: Trace | Verdict | None, what: str) -> str:
+    return f"{what} {record.problem_id}/{record.sample}" if record else f"no {what}"
+
+
 def decide(pairs: Iterable[tuple[Trace, Verdict]], settings: Filter) -> Iterator[tuple[Trace, Decision]]:
     """A decision for every trace. Traces of one problem come together and by sample, as the stages write them."""
     kept_of_problem: tuple[str, int] = ("", 0)
     for trace, verdict in pairs:
-        if (trace.problem_id, trace.sample) != (verdict.problem_id, verdict.sample):
-            raise UserError(
-                f"the traces and verdicts.parquet are not of one run (trace {trace.problem_id}/{trace.sample}, "
-                f"verdict {verdict.problem_id}/{verdict.sample}); run `r1distill verify` again"
-            )
         reason = reason_to_drop(trace, verdict, settings)
         problem_id, kept = kept_of_problem
         kept = kept if problem_id == trace.problem_id else 0

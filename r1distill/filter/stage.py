@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from r1distill.errors import UserError
-from r1distill.filter.select import KEPT, decide
+from r1distill.filter.select import KEPT, decide, paired
 from r1distill.prompting import load_prompt
 from r1distill.records import Decision, Problem, Trace, Verdict
 from r1distill.run import Clock, Run
@@ -45,7 +45,7 @@ def filter_stage(run: Run, clock: Clock) -> dict[str, Any]:
     temporary = run.folder / ".dataset"
     shutil.rmtree(temporary, ignore_errors=True)
     examples = Examples(run, temporary)
-    pairs = zip(read_records(run.traces, Trace), read_records(run.verdicts, Verdict), strict=True)
+    pairs = paired(read_records(run.traces, Trace), read_records(run.verdicts, Verdict))
 
     def decisions() -> Iterator[Decision]:
         for trace, decision in decide(pairs, run.recipe.filter):
@@ -60,11 +60,17 @@ def filter_stage(run: Run, clock: Clock) -> dict[str, Any]:
     funnel = funnel_of(reasons)
     write_json(run.funnel, funnel)
     if not funnel["kept"]:
-        shutil.rmtree(temporary)
+        shutil.rmtree(temporary, ignore_errors=True)
         dropped = ", ".join(f"{count} {reason}" for reason, count in funnel["dropped"].items())
         raise UserError(
             f"no trace is left after filtering ({funnel['sampled']} sampled; dropped: {dropped}); "
             "sample more, a stronger teacher or a longer generate.max_tokens, or loosen [filter]; the traces are kept"
+        )
+    if not examples.counts["train"]:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise UserError(
+            f"all {funnel['kept']} kept traces fall into the validation split "
+            f"(filter.validation_fraction = {run.recipe.filter.validation_fraction}); make it smaller or sample more problems"
         )
     write_text(temporary / "README.md", card(run, funnel, examples.counts))
     shutil.rmtree(run.dataset, ignore_errors=True)
@@ -138,7 +144,7 @@ def funnel_of(reasons: Counter[tuple[str, str]]) -> dict[str, Any]:
     """Sampled → correct → kept, with the drops by reason, in all and by source. The numbers add up: see the test."""
     sources = sorted({source for source, _ in reasons})
     return {
-        **stages_of(Counter({reason: 0 for _, reason in reasons}) + sum_by_reason(reasons)),
+        **stages_of(sum_by_reason(reasons)),
         "by_source": {
             source: stages_of(Counter({reason: n for (of, reason), n in reasons.items() if of == source}))
             for source in sources

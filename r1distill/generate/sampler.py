@@ -92,10 +92,10 @@ async def sample_all(
     """
     if plan.stop_after_correct and judge is None:
         raise ValueError("stop_after_correct needs a judge")
-    before = journal.finished()
     finished: dict[tuple[str, str], dict[int, Outcome | None]] = {}
-    for (problem_id, sample, request_sha), outcome in before.items():
-        finished.setdefault((problem_id, request_sha), {})[sample] = outcome
+    for (problem_id, sample, request_sha), outcome in journal.finished().items():
+        if sample < plan.samples:  # an earlier run may have taken more
+            finished.setdefault((problem_id, request_sha), {})[sample] = outcome
 
     unstarted = iter(problems)
     more_wanted: deque[Progress] = deque()  # problems that may want another sample; each is in here at most once
@@ -126,9 +126,9 @@ async def sample_all(
                 return
             ended, _ = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
             for task in ended:
-                progress, sample = under_way.pop(task)
                 trace, outcome = task.result()
                 journal.append(trace, outcome)
+                progress, sample = under_way.pop(task)
                 progress.under_way.discard(sample)
                 progress.done[sample] = outcome
                 if progress not in more_wanted:
@@ -137,7 +137,10 @@ async def sample_all(
     finally:
         for task in under_way:
             task.cancel()
-        await asyncio.gather(*under_way, return_exceptions=True)
+        # of those that ended at the same moment as the one that stopped all, none is lost
+        for result in await asyncio.gather(*under_way, return_exceptions=True):
+            if not isinstance(result, BaseException):
+                journal.append(*result)
 
 
 async def take(
@@ -195,9 +198,9 @@ def to_trace(plan: Plan, progress: Progress, sample: int, seed: int, completion:
 def whole_text(completion: Completion, prefill: str) -> str:
     """The reply as the model wrote it, from its `<think>` on: what a server split off or left out is put back."""
     if completion.thinking is not None:
-        thinking = completion.thinking.strip()
         end = f"\n</think>\n\n{completion.text.lstrip()}" if completion.text else ""
-        return f"<think>\n{thinking}{end}"
+        whole = f"<think>\n{completion.thinking.strip()}{end}"
+        return whole if whole.startswith(prefill) else f"{prefill}{completion.thinking.rstrip()}{end}"
     if completion.text.startswith(prefill):  # some servers return the forced start, most do not
         return completion.text
     return prefill + completion.text

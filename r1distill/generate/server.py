@@ -2,14 +2,16 @@
 
 Faults are told apart: a request that the server refuses (4xx) fails that sample only, with the server's own words; what
 can pass (429, 5xx, time-outs, broken or half responses) is tried again, on another server where there is one, with
-exponential back-off; a server that answers nothing at all is left alone until its pause is over. When no server has
-answered a request after all its attempts, the run stops: nothing sampled so far is lost.
+exponential back-off; the server that failed is left alone until its pause, or the one it asked for, is over. When no
+server has answered a request after all its attempts, or one says that none can succeed (the key, the model, the
+account), the run stops: nothing sampled so far is lost.
 """
 
 import asyncio
 import json
 import os
 import random
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,10 +26,12 @@ from r1distill.records import FinishReason
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
 PASSING_STATUS = {408, 409, 425, 429}
-FINISH_REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
+STOPPING_STATUS = {301, 302, 303, 307, 308, 401, 402, 403, 404}  # no request of this run can succeed
+FINISH_REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length", "repetition": "repetition"}
+BROKEN_OFF = {None, "abort", "error", "insufficient_system_resource"}
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Server:
     url: str
     in_flight: int = 0
@@ -52,14 +56,16 @@ class ServerBackend:
         if not urls:
             raise UserError('teacher.backend = "server" needs teacher.urls, such as ["http://127.0.0.1:8000/v1"]')
         for url in urls:
-            if not url.startswith(("http://", "https://")):
+            if not is_url(url):
                 raise UserError(f"teacher.urls: {url} is not a URL; write it as http://HOST:PORT/v1")
         self.model = model
         self.servers = [Server(url.rstrip("/")) for url in urls]
         self.attempts = retries + 1
-        key = os.environ.get(api_key_env)
+        self.key = os.environ.get(api_key_env, "").strip()
+        if not (self.key.isascii() and self.key.isprintable()):  # httpx would put the whole header into its error
+            raise UserError(f"the variable {api_key_env} (teacher.api_key_env) holds characters that no key has")
         self.client = httpx.AsyncClient(
-            headers={"Authorization": f"Bearer {key}"} if key else {},
+            headers={"Authorization": f"Bearer {self.key}"} if self.key else {},
             timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, 30.0)),
             limits=httpx.Limits(max_connections=None),
         )
@@ -77,7 +83,7 @@ class ServerBackend:
             if isinstance(answer, list) and answer and self.model not in answer:
                 await self.client.aclose()
                 raise UserError(
-                    f"{server.url} does not serve {self.model}; it serves {', '.join(answer)}: set teacher.model"
+                    f"{server.url} does not serve {self.model}; it serves {', '.join(answer[:20])}: set teacher.model"
                 )
         return self
 
@@ -100,8 +106,11 @@ class ServerBackend:
 
     async def sample(self, request: Request) -> Completion:
         pause = FIRST_PAUSE_S
+        failed: list[Server] = []  # one entry for each attempt of this request
         for attempt in range(1, self.attempts + 1):
-            server = self.least_loaded()
+            server = self.least_loaded(failed)
+            if (rest := server.rests_until - asyncio.get_running_loop().time()) > 0:
+                await asyncio.sleep(rest * random.uniform(1.0, 1.1))  # not all at the same moment
             try:
                 return await self.ask(server, request)
             except PassingFault as fault:
@@ -110,21 +119,22 @@ class ServerBackend:
                         f"{server.url}: {fault} (attempt {attempt} of {self.attempts}); "
                         "see to the server and run again: what was sampled is kept"
                     ) from fault
+                failed.append(server)
                 self.rest(server, max(fault.retry_after_s, FIRST_PAUSE_S))
-                await asyncio.sleep(max(fault.retry_after_s, pause * random.uniform(0.5, 1.0)))
+                await asyncio.sleep(pause * random.uniform(0.5, 1.0))
                 pause = min(2 * pause, LONGEST_PAUSE_S)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    def least_loaded(self) -> Server:
-        """Of the servers that do not rest, the one with the fewest requests; of those that all rest, the first to wake."""
+    def least_loaded(self, failed: list[Server]) -> Server:
+        """Of the servers that do not rest, one that has `failed` least, with the fewest requests; else the first to wake."""
         now = asyncio.get_running_loop().time()
         awake = [server for server in self.servers if server.rests_until <= now]
         if awake:
-            return min(awake, key=lambda server: server.in_flight)
+            return min(awake, key=lambda server: (failed.count(server), server.in_flight))
         return min(self.servers, key=lambda server: server.rests_until)
 
     def rest(self, server: Server, seconds: float) -> None:
-        server.rests_until = asyncio.get_running_loop().time() + seconds
+        server.rests_until = max(server.rests_until, asyncio.get_running_loop().time() + seconds)
 
     async def ask(self, server: Server, request: Request) -> Completion:
         server.in_flight += 1
@@ -135,18 +145,29 @@ class ServerBackend:
         finally:
             server.in_flight -= 1
         status = response.status_code
+        words = f"status {status}: {self.words_of(response)}" if status != 200 else ""
         if status in PASSING_STATUS or status >= 500:
-            raise PassingFault(f"status {status}: {words_of(response)}", retry_after(response))
-        if status in (401, 403, 404):  # no request of this run can succeed here
-            raise UserError(
-                f"{server.url}: status {status}: {words_of(response)}; check the key, the URL and teacher.model"
-            )
+            raise PassingFault(words, retry_after(response))
+        if status in STOPPING_STATUS:
+            raise UserError(f"{server.url}: {words}; check the key, the account, the URL and teacher.model")
         if status != 200:
-            raise SampleFailed(f"{server.url}: status {status}: {words_of(response)}")
+            raise SampleFailed(f"{server.url}: {words}")
         try:
             return completion_of(response.json())
-        except (ValueError, KeyError, IndexError, TypeError) as error:
-            raise PassingFault(f"a reply that is not a chat completion: {type(error).__name__}: {error}") from error
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
+            raise PassingFault(f"a reply that is not a chat completion: {self.words_of(response)}") from error
+
+    def words_of(self, response: httpx.Response) -> str:
+        """The server's own words, in one line of at most 300 characters. Some servers repeat the key in theirs."""
+        try:
+            error = response.json()
+            text = error.get("error", error) if isinstance(error, dict) else error
+            message = text.get("message", text) if isinstance(text, dict) else text
+            words = message if isinstance(message, str) else json.dumps(message)
+        except (ValueError, RecursionError):
+            words = response.text
+        words = without_surrogates(words.replace(self.key, "[key]") if self.key else words)
+        return " ".join(words.split())[:300] or response.reason_phrase
 
     def body(self, request: Request) -> dict[str, Any]:
         sampling = request.sampling
@@ -172,30 +193,40 @@ class ServerBackend:
 def completion_of(reply: dict[str, Any]) -> Completion:
     choice = reply["choices"][0]
     message = choice["message"]
+    reason = choice["finish_reason"]
+    if reason in BROKEN_OFF:
+        raise PassingFault(f"the reply was broken off: finish_reason {reason}")
+    if reason not in FINISH_REASONS:  # content_filter, tool_calls, …
+        raise SampleFailed(f"finish_reason {reason}")
     usage = reply.get("usage") or {}
-    content = ((choice.get("logprobs") or {}).get("content")) or []
+    content = (choice.get("logprobs") or {}).get("content") or []
+    # servers with a reasoning parser split the thinking off, under one of two names
+    thinking = message.get("reasoning_content") or message.get("reasoning")
     return Completion(
-        text=message.get("content") or "",
-        finish_reason=FINISH_REASONS[choice["finish_reason"]],
-        n_prompt_tokens=usage.get("prompt_tokens", 0),
-        n_tokens=usage.get("completion_tokens", len(content)),
-        # servers with a reasoning parser split the thinking off, under one of two names
-        thinking=message.get("reasoning_content") or message.get("reasoning"),
+        text=without_surrogates(message.get("content") or ""),
+        finish_reason=FINISH_REASONS[reason],
+        n_prompt_tokens=int(usage.get("prompt_tokens") or 0),
+        n_tokens=int(usage.get("completion_tokens") or len(content)),
+        thinking=without_surrogates(thinking) if thinking else None,
         signals=signals_of(content),
     )
 
 
 def signals_of(content: list[dict[str, Any]]) -> Signals | None:
-    """From OpenAI's form: for each token its logprob and those of the likeliest ones, whose number may vary."""
+    """From OpenAI's form: for each token its logprob and those of the likeliest ones, whose number may vary.
+
+    vLLM lists a sampled token that is not among the top k in place of the k-th. The tail may then hold likelier tokens
+    than the last of the list, so one that is the sampled token is left out.
+    """
+    content = [token for token in content if token.get("top_logprobs")]
     if not content:
         return None
     sampled = np.array([token["logprob"] for token in content], dtype=np.float64)
-    widest = max(len(token.get("top_logprobs") or []) for token in content)
-    if not widest:
-        return None
-    top = np.full((len(content), widest), -np.inf)
+    top = np.full((len(content), max(len(token["top_logprobs"]) for token in content)), -np.inf)
     for row, token in zip(top, content, strict=True):
-        logprobs = [entry["logprob"] for entry in token["top_logprobs"]]
+        logprobs = sorted((float(entry["logprob"]) for entry in token["top_logprobs"]), reverse=True)
+        if len(logprobs) > 1 and logprobs[-1] == token["logprob"]:
+            logprobs.pop()
         row[: len(logprobs)] = logprobs
     return summarise(sampled, top, vocabulary=None)
 
@@ -204,20 +235,22 @@ def describe(error: httpx.HTTPError) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
-def words_of(response: httpx.Response) -> str:
-    """The server's own words, in one line of at most 300 characters."""
-    try:
-        error = response.json()
-        text = error.get("error", error) if isinstance(error, dict) else error
-        message = text.get("message", text) if isinstance(text, dict) else text
-        words = message if isinstance(message, str) else json.dumps(message)
-    except ValueError:
-        words = response.text
-    return " ".join(words.split())[:300] or response.reason_phrase
-
-
 def retry_after(response: httpx.Response) -> float:
     try:
-        return min(float(response.headers.get("retry-after", 0)), LONGEST_PAUSE_S)
-    except ValueError:
+        seconds = float(response.headers.get("retry-after", 0))
+    except ValueError:  # a date: the usual pause has to do
         return 0.0
+    return min(seconds, LONGEST_PAUSE_S) if seconds > 0 else 0.0
+
+
+def is_url(text: str) -> bool:
+    try:
+        url = httpx.URL(text)
+    except httpx.InvalidURL:
+        return False
+    return url.scheme in ("http", "https") and bool(url.host)
+
+
+def without_surrogates(text: str) -> str:
+    """JSON may hold half a character (`"\\ud800"`), which neither a journal nor Parquet can."""
+    return re.sub("[\ud800-\udfff]", "\ufffd", text)

@@ -30,8 +30,8 @@ def entropy_bounds(
 
     Missing entries are -inf. Without the size of the vocabulary there is no upper bound.
     """
-    logprobs = top_logprobs.astype(np.float64)
-    present = np.isfinite(logprobs)
+    logprobs = np.minimum(top_logprobs.astype(np.float64), 0.0)
+    present = np.exp(logprobs) > 0  # neither -inf, nor NaN, nor the -9999 that vLLM's server writes for -inf
     finite = np.where(present, logprobs, 0.0)
     mass = np.where(present, np.exp(finite), 0.0)
     head = -(mass * finite).sum(axis=1)
@@ -51,13 +51,18 @@ def entropy_bounds(
 def summarise(
     sampled_logprobs: NDArray[np.floating], top_logprobs: NDArray[np.floating], vocabulary: int | None
 ) -> Signals | None:
-    """The signals of a trace from `sampled_logprobs (T,)` and `top_logprobs (T, K)`; None for an empty trace."""
-    if not len(sampled_logprobs):
+    """The signals of a trace from `sampled_logprobs (T,)` and `top_logprobs (T, K)`; None for an empty trace.
+
+    A token whose logprob is not known (NaN, -inf, vLLM's -9999) is left out.
+    """
+    sampled = np.minimum(sampled_logprobs.astype(np.float64), 0.0)
+    known = np.exp(sampled) > 0
+    if not known.any():
         return None
-    lower, upper = entropy_bounds(top_logprobs, vocabulary)
+    lower, upper = entropy_bounds(top_logprobs[known], vocabulary)
     return Signals(
         logprobs=top_logprobs.shape[1],
-        mean_logprob=float(np.mean(sampled_logprobs, dtype=np.float64)),
+        mean_logprob=float(sampled[known].mean()),
         mean_entropy_nats=float(lower.mean()),
         mean_entropy_upper_nats=None if upper is None else float(upper.mean()),
         p95_entropy_nats=float(np.percentile(lower, 95)),

@@ -3,6 +3,7 @@
 import asyncio
 import importlib
 from collections.abc import Iterator
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -135,38 +136,35 @@ def count(trace: Trace, counts: dict[str, Any]) -> None:
 async def sample_missing(
     jobs: list[Job], backend: Backend, judge: Judge, clock: Clock, concurrency: int, show_first: bool
 ) -> list[int]:
-    """Take the missing samples of every job. Returns the tokens of this attempt, a job."""
-    new_tokens = []
-    opened = False
-    try:
-        for job in jobs:
+    """Take the missing samples of every job; the model is opened for the first that misses any. Returns new tokens a job."""
+    new_tokens = [0] * len(jobs)
+    async with AsyncExitStack() as opened:
+        started = False
+        for number, job in enumerate(jobs):
             with Journal(job.journal) as journal:
                 total, found, done = progress_of(job, journal)
-                if found and done < total:
+                if done == total:
+                    continue
+                if found:
                     say(f"  {job.label}: {found} finished samples found in the journal; they are not sampled again")
-                if done < total and not opened:
+                if not started:
                     with console.status(f"{job.label}: starting {job.plan.model}"):
-                        await backend.__aenter__()
-                    opened = True
-                tokens = 0
-                if done < total:
-                    with Progress(job.label, total, done) as progress:
-                        sampling = sample_all(
-                            job.plan, job.problems, backend, journal, concurrency=concurrency,
-                            judge=judge if job.plan.stop_after_correct else None,
-                        )  # fmt: skip
-                        async for trace, spared in sampling:
-                            tokens += trace.n_tokens
+                        await opened.enter_async_context(backend)
+                    started = True
+                judge_here = judge if job.plan.stop_after_correct else None
+                samples = sample_all(
+                    job.plan, job.problems, backend, journal, concurrency=concurrency, judge=judge_here
+                )
+                with Progress(job.label, total, done) as progress:
+                    # closed here and not by the garbage collector, so that what ended meanwhile still reaches the journal
+                    async with aclosing(samples):
+                        async for trace, spared in samples:
+                            new_tokens[number] += trace.n_tokens
                             clock.tick()
                             if show_first:
                                 show_first = False
                                 show_trace(trace, job.problems)
-                            progress.advance(1 + spared, note=f"{tokens:,} tokens")
-                new_tokens.append(tokens)
-    finally:
-        if opened:
-            with console.status("stopping the model"):
-                await backend.__aexit__(None, None, None)
+                            progress.advance(1 + spared, note=f"{new_tokens[number]:,} tokens")
     return new_tokens
 
 

@@ -28,19 +28,19 @@ def prepare_tokenizer(tokenizer: Any, chat_template: str | None, eos_token: str 
         tokenizer.chat_template = chat_template
     if eos_token:
         tokenizer.eos_token = known_token(tokenizer, eos_token, "train.eos_token")
+    # with pad == eos every end token is masked as padding, and the model never learns to stop (open-r1#492)
     if pad_token:
         tokenizer.pad_token = known_token(tokenizer, pad_token, "train.pad_token")
-    if tokenizer.pad_token is None or tokenizer.pad_token == tokenizer.eos_token:
-        # with pad == eos every end token is masked as padding, and the model never learns to stop (open-r1#492)
+        if pad_token == tokenizer.eos_token:
+            raise UserError(f"train.pad_token = {pad_token} is the end token too; choose another")
+    elif tokenizer.pad_token in (None, tokenizer.eos_token):
         vocabulary = tokenizer.get_vocab()
         spare = next((pad for pad in SPARE_PADS if pad in vocabulary and pad != tokenizer.eos_token), None)
         if spare is None:
             raise UserError(
-                f"the padding token is the end token ({tokenizer.eos_token}) and there is no usual spare one: set train.pad_token"
+                f"the padding token is the end token ({tokenizer.eos_token}) and no usual one is spare: set train.pad_token"
             )
         tokenizer.pad_token = spare
-    if tokenizer.pad_token == tokenizer.eos_token:
-        raise UserError(f"train.pad_token = {tokenizer.pad_token} is the end token too; choose another")
     check_turn_end(tokenizer)
 
 

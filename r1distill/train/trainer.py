@@ -92,6 +92,7 @@ def sft_config(run: Run) -> SFTConfig:
         "save_total_limit": 2,
         "disable_tqdm": True,
         "bf16": settings.dtype == "bfloat16" and torch.cuda.is_available(),
+        "use_cpu": not torch.accelerator.is_available(),
     }
     try:
         return SFTConfig(

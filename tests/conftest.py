@@ -1,0 +1,28 @@
+"""Fixtures that several tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test asks a model hub
+
+
+@pytest.fixture(scope="session")
+def tiny_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that knows nothing."""
+    import tiny_model
+
+    tokenizer = tiny_model.make_tokenizer()
+    return tiny_model.save(tiny_model.make_model(tokenizer), tokenizer, tmp_path_factory.mktemp("tiny") / "student")
+
+
+@pytest.fixture(scope="session")
+def tiny_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same model, which has learned eight sums by heart."""
+    import tiny_model
+
+    tokenizer = tiny_model.make_tokenizer()
+    model = tiny_model.make_model(tokenizer)
+    assert tiny_model.learn_by_heart(model, tokenizer) < 0.05
+    return tiny_model.save(model, tokenizer, tmp_path_factory.mktemp("tiny") / "teacher")

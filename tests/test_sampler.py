@@ -1,0 +1,437 @@
+"""The scheduler, its restarts and its ends, with a scripted backend in the engine's place and a real journal."""
+
+import asyncio
+import hashlib
+import random
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from contextlib import aclosing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from r1distill.errors import UserError
+from r1distill.generate.backend import Completion, Request, SampleFailed, Sampling
+from r1distill.generate.journal import Journal
+from r1distill.generate.sampler import Plan, sample_all, whole_text
+from r1distill.generate.signals import Signals
+from r1distill.prompting import Prompt
+from r1distill.records import Outcome, Problem, Trace
+
+SAMPLING = Sampling(temperature=0.6, top_p=0.95, top_k=0, max_tokens=100, logprobs=20)
+PROMPT = Prompt("math", "{problem} Think.", "<think>\n")
+PROBLEMS = [Problem(f"What is {number} + {number}?", answer=str(2 * number)) for number in range(6)]
+
+
+def plan_of(samples: int = 3, stop_after_correct: int = 0, **other: Any) -> Plan:
+    return replace(Plan("teacher", "main", PROMPT, SAMPLING, 0, samples, stop_after_correct), **other)
+
+
+class Scripted:
+    """A backend whose replies follow from the request alone, in an order that `turns` decides.
+
+    `reply` may raise; it gives the text. `turns` is how often the loop turns before the reply to a request.
+    """
+
+    def __init__(
+        self,
+        reply: Callable[[Request], str] = lambda request: f"{request.seed}\n</think>\n\ndone",
+        turns: Callable[[Request], int] = lambda request: 0,
+    ) -> None:
+        self.reply, self.turns = reply, turns
+        self.requests: list[Request] = []
+        self.answered: list[str] = []
+        self.cancelled: list[str] = []
+        self.in_flight = self.most_in_flight = 0
+
+    async def __aenter__(self) -> "Scripted":
+        return self
+
+    async def __aexit__(self, *exception: Any) -> None: ...
+
+    async def sample(self, request: Request) -> Completion:
+        self.requests.append(request)
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            for _ in range(self.turns(request)):
+                await asyncio.sleep(0)
+            text = self.reply(request)
+        except asyncio.CancelledError:
+            self.cancelled.append(request.name)
+            raise
+        finally:
+            self.in_flight -= 1
+        self.answered.append(request.name)
+        return Completion(text, "stop", n_prompt_tokens=7, n_tokens=3)
+
+
+def take(
+    folder: Path,
+    plan: Plan,
+    problems: list[Problem],
+    backend: Scripted,
+    *,
+    concurrency: int = 4,
+    judge: Callable[[Problem, str, int], Outcome] | None = None,
+    at_most: int | None = None,
+) -> list[tuple[Trace, int]]:
+    """Sample, and leave after `at_most` samples. Every yielded sample is checked to be in the journal already."""
+
+    async def main() -> list[tuple[Trace, int]]:
+        taken = []
+        with Journal(folder) as journal:
+            samples = sample_all(plan, problems, backend, journal, concurrency=concurrency, judge=judge)
+            async with aclosing(samples):  # type: ignore[type-var]
+                async for trace, spared in samples:
+                    [stored] = journal.connection.execute(
+                        "SELECT count(*) FROM samples WHERE problem_id = ? AND sample = ? AND request_sha = ?",
+                        (trace.problem_id, trace.sample, trace.request_sha),
+                    ).fetchone()
+                    assert stored == 1
+                    taken.append((trace, spared))
+                    if len(taken) == at_most:
+                        break
+        return taken
+
+    return asyncio.run(main())
+
+
+def journalled(folder: Path) -> dict[tuple[str, int, str], Outcome | None]:
+    with Journal(folder) as journal:
+        return journal.finished()
+
+
+def judge_by_hash(share_correct: float) -> Callable[[Problem, str, int], Outcome]:
+    """A verdict that follows from problem and index alone."""
+
+    def judge(problem: Problem, text: str, sample: int) -> Outcome:
+        number = hashlib.sha256(f"{problem.id}/{sample}".encode()).digest()[0]
+        return "correct" if number < 256 * share_correct else "incorrect"
+
+    return judge
+
+
+def identities(taken: list[tuple[Trace, int]]) -> dict[tuple[str, int], tuple[int, str, str]]:
+    return {(trace.problem_id, trace.sample): (trace.seed, trace.request_sha, trace.text) for trace, _ in taken}
+
+
+# ---------------------------------------------------------------- identity
+
+
+def test_every_problem_gets_every_sample_once(tmp_path):
+    backend = Scripted()
+    taken = take(tmp_path, plan_of(samples=5), PROBLEMS, backend)
+    wanted = {(problem.id, sample) for problem in PROBLEMS for sample in range(5)}
+    assert Counter((trace.problem_id, trace.sample) for trace, _ in taken) == Counter(wanted)
+    assert len({request.name for request in backend.requests}) == len({trace.seed for trace, _ in taken}) == 30
+
+
+def test_seeds_and_identity_do_not_depend_on_order_other_problems_or_concurrency(tmp_path):
+    whole = identities(take(tmp_path / "0", plan_of(), PROBLEMS, Scripted(), concurrency=1))
+    chance = random.Random(0)
+    for number, concurrency in enumerate((1, 3, 64), 1):
+        some = chance.sample(PROBLEMS, 4)
+        backend = Scripted(turns=lambda request: chance.randrange(9))
+        part = identities(take(tmp_path / str(number), plan_of(), some, backend, concurrency=concurrency))
+        assert part == {key: identity for key, identity in whole.items() if key[0] in {problem.id for problem in some}}
+    more = identities(take(tmp_path / "more", plan_of(samples=7), PROBLEMS, Scripted()))
+    assert more.items() >= whole.items()
+
+
+def test_the_request_sha_changes_with_all_that_decides_a_text_and_with_nothing_else():
+    problem, plan = PROBLEMS[0], plan_of()
+    sha = plan.request_sha(problem)
+    same = [
+        replace(plan, samples=9),
+        replace(plan, stop_after_correct=1),
+        replace(plan, sampling=replace(SAMPLING, logprobs=0)),
+    ]
+    other = [
+        replace(plan, model="student"),
+        replace(plan, version="v2"),
+        replace(plan, seed=1),
+        replace(plan, prompt=replace(PROMPT, text="{problem}")),
+        replace(plan, prompt=replace(PROMPT, prefill="")),
+        *(replace(plan, sampling=replace(SAMPLING, **{name: 3})) for name in ("temperature", "top_p", "top_k")),
+        replace(plan, sampling=replace(SAMPLING, max_tokens=3)),
+    ]
+    assert {changed.request_sha(problem) for changed in same} == {sha}
+    assert len({sha, *(changed.request_sha(problem) for changed in other)}) == 1 + len(other)
+    seeds = {changed.sample_seed(problem, 0, changed.request_sha(problem)) for changed in [plan, *other]}
+    assert len(seeds) == 1 + len(other)
+    assert all(0 <= seed < 2**31 for seed in seeds)
+
+
+def test_a_trace_holds_what_the_backend_said(tmp_path):
+    class Telling(Scripted):
+        async def sample(self, request: Request) -> Completion:
+            signals = Signals(20, -0.5, 0.25, 0.75, 1.5)
+            return Completion("so\n</think>\n\n\\boxed{0}", "length", 11, 5, [1, 2, 3, 4, 5], signals=signals)
+
+    [(trace, spared)] = take(tmp_path, plan_of(samples=1), PROBLEMS[:1], Telling())
+    assert (trace.text, trace.thinking, trace.answer) == ("<think>\nso\n</think>\n\n\\boxed{0}", "so", "\\boxed{0}")
+    assert (trace.finish_reason, trace.n_prompt_tokens, trace.n_tokens) == ("length", 11, 5)
+    assert (trace.token_ids, trace.logprobs, trace.mean_logprob) == ([1, 2, 3, 4, 5], 20, -0.5)
+    assert (trace.mean_entropy_nats, trace.mean_entropy_upper_nats, trace.p95_entropy_nats) == (0.25, 0.75, 1.5)
+    assert (trace.model, trace.error, spared) == ("teacher", None, 0)
+
+
+# ---------------------------------------------------------------- restarts
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_a_restart_takes_only_what_is_missing(tmp_path, concurrency):
+    first = Scripted()
+    seen = take(tmp_path, plan_of(), PROBLEMS, first, concurrency=concurrency, at_most=7)
+    before = journalled(tmp_path)
+    assert {(trace.problem_id, trace.sample, trace.request_sha) for trace, _ in seen} <= before.keys()
+    second = Scripted()
+    rest = take(tmp_path, plan_of(), PROBLEMS, second, concurrency=concurrency)
+    assert len(before) + len(rest) == 18 == len(journalled(tmp_path))
+    assert len(second.requests) == len(rest)
+    third = Scripted()
+    assert take(tmp_path, plan_of(), PROBLEMS, third) == []
+    assert third.requests == []
+
+
+def test_an_edited_problem_is_sampled_anew_and_the_others_are_not(tmp_path):
+    take(tmp_path, plan_of(), PROBLEMS, Scripted())
+    edited = [replace(PROBLEMS[0], problem="What is 0 + 1?", id=""), *PROBLEMS[1:]]
+    backend = Scripted()
+    taken = take(tmp_path, plan_of(), edited, backend)
+    assert {trace.problem_id for trace, _ in taken} == {edited[0].id}
+    assert len(backend.requests) == 3
+
+
+def test_with_fewer_samples_than_before_the_surplus_decides_nothing(tmp_path):
+    def only_the_last(problem: Problem, text: str, sample: int) -> Outcome:
+        return "correct" if sample == 3 else "incorrect"
+
+    take(tmp_path, plan_of(4, 1), PROBLEMS[:1], Scripted(), judge=only_the_last)
+    with Journal(tmp_path) as journal:  # as if sample 0 had failed
+        journal.connection.execute("UPDATE samples SET failed = 1 WHERE sample = 0")
+    [(trace, spared)] = take(tmp_path, plan_of(2, 1), PROBLEMS[:1], Scripted(), judge=only_the_last)
+    assert (trace.sample, spared) == (0, 0)
+
+
+# ---------------------------------------------------------------- stop_after_correct
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    samples=st.integers(1, 6),
+    wanted=st.integers(1, 4),
+    concurrency=st.integers(1, 12),
+    correct=st.lists(st.lists(st.booleans(), min_size=6, max_size=6), min_size=1, max_size=3),
+    chance=st.randoms(use_true_random=False),
+)
+def test_the_samples_taken_do_not_depend_on_speed_and_none_is_taken_in_vain(
+    samples, wanted, concurrency, correct, chance
+):
+    problems = PROBLEMS[: len(correct)]
+    answers = {problem.id: row for problem, row in zip(problems, correct, strict=True)}
+    turns = {(problem.id, sample): chance.randrange(6) for problem in problems for sample in range(samples)}
+    found, started = Counter(), Counter()
+
+    def judge(problem: Problem, text: str, sample: int) -> Outcome:
+        return "correct" if answers[problem.id][sample] else "incorrect"
+
+    def turns_of(request: Request) -> int:
+        problem_id, sample, _ = request.name.split("-")
+        started[problem_id] += 1
+        in_flight = started[problem_id] - found[problem_id, "all"]
+        assert in_flight <= wanted - found[problem_id, "correct"]
+        return turns[problem_id, int(sample)]
+
+    backend = Scripted(turns=turns_of)
+    plan = plan_of(samples, wanted)
+
+    async def main(folder: Path) -> int:
+        total = 0
+        with Journal(folder) as journal:
+            taking = sample_all(plan, problems, backend, journal, concurrency=concurrency, judge=judge)
+            async for trace, spared in taking:
+                found[trace.problem_id, "all"] += 1
+                found[trace.problem_id, "correct"] += answers[trace.problem_id][trace.sample]
+                total += 1 + spared
+        return total
+
+    with tempfile.TemporaryDirectory() as folder:
+        assert asyncio.run(main(Path(folder))) == len(problems) * samples
+        taken = {(problem_id, sample) for problem_id, sample, _ in journalled(Path(folder))}
+    assert taken == {
+        (problem.id, sample)
+        for problem in problems
+        for sample in range(samples)
+        if sum(answers[problem.id][:sample]) < wanted
+    }
+    assert backend.most_in_flight <= concurrency
+
+
+@pytest.mark.parametrize("cut_after", [3, 8])
+def test_a_restart_with_stop_after_correct_ends_with_the_same_samples_and_sums(tmp_path, cut_after):
+    plan, judge = plan_of(6, 2), judge_by_hash(0.4)
+    take(tmp_path / "whole", plan, PROBLEMS, Scripted(), judge=judge)
+    take(tmp_path / "cut", plan, PROBLEMS, Scripted(), judge=judge, at_most=cut_after)
+    outcomes: dict[str, list[Outcome | None]] = {problem.id: [] for problem in PROBLEMS}
+    for (problem_id, _, _), outcome in journalled(tmp_path / "cut").items():
+        outcomes[problem_id].append(outcome)
+    done = sum(plan.samples if plan.is_enough(found) else len(found) for found in outcomes.values())
+    rest = take(tmp_path / "cut", plan, PROBLEMS, Scripted(), judge=judge)
+    assert done + sum(1 + spared for _, spared in rest) == len(PROBLEMS) * plan.samples
+    assert journalled(tmp_path / "cut") == journalled(tmp_path / "whole")
+
+
+def test_a_problem_with_enough_correct_samples_is_left_alone_even_if_others_failed(tmp_path):
+    def refusing(request: Request) -> str:
+        if "-0-" in request.name:
+            raise SampleFailed("no")
+        return "yes"
+
+    plan, judge = plan_of(4, 1), judge_by_hash(1.0)
+    taken = take(tmp_path, plan, PROBLEMS, Scripted(refusing), judge=judge)
+    assert sorted((trace.sample, spared) for trace, spared in taken) == [(0, 0)] * 6 + [(1, 2)] * 6
+    assert take(tmp_path, plan, PROBLEMS, Scripted(), judge=judge) == []
+
+
+def test_stop_after_correct_needs_a_judge(tmp_path):
+    with pytest.raises(ValueError, match="needs a judge"):
+        take(tmp_path, plan_of(3, 1), PROBLEMS, Scripted())
+
+
+# ---------------------------------------------------------------- concurrency
+
+
+@pytest.mark.parametrize("concurrency", [1, 2, 5, 100])
+def test_as_many_requests_are_in_flight_as_allowed_and_never_more(tmp_path, concurrency):
+    backend = Scripted(turns=lambda request: 1 + request.seed % 5)
+    take(tmp_path, plan_of(), PROBLEMS, backend, concurrency=concurrency)
+    assert backend.most_in_flight == min(concurrency, 18)
+
+
+def test_problems_are_read_no_further_than_needed(tmp_path):
+    read = []
+
+    def lazily():
+        for problem in PROBLEMS:
+            read.append(problem)
+            yield problem
+
+    take(tmp_path, plan_of(samples=2), lazily(), Scripted(), concurrency=1, at_most=2)  # type: ignore[arg-type]
+    assert len(read) == 1
+
+
+# ---------------------------------------------------------------- faults
+
+
+def test_a_refused_sample_costs_itself_only_and_is_tried_again_at_the_next_start(tmp_path):
+    def refusing(request: Request) -> str:
+        if request.user_message.startswith("What is 2 ") and "-1-" in request.name:
+            raise SampleFailed("the prompt is too long: 9000 > 8192")
+        return "yes"
+
+    taken = take(tmp_path, plan_of(), PROBLEMS, Scripted(refusing))
+    [failed] = [trace for trace, _ in taken if trace.finish_reason == "error"]
+    assert (failed.problem_id, failed.sample) == (PROBLEMS[2].id, 1)
+    assert (failed.error, failed.text, failed.n_tokens) == ("the prompt is too long: 9000 > 8192", "", 0)
+    assert len(taken) == 18
+    assert len(journalled(tmp_path)) == 17
+
+    [(mended, _)] = take(tmp_path, plan_of(), PROBLEMS, Scripted())
+    assert (mended.problem_id, mended.sample, mended.error) == (PROBLEMS[2].id, 1, None)
+    assert len(journalled(tmp_path)) == 18
+
+
+def test_a_user_error_stops_the_run_and_cancels_the_rest_without_losing_what_ended(tmp_path):
+    def dying(request: Request) -> str:
+        if len(backend.answered) == 7:
+            raise UserError("the server is gone")
+        return "yes"
+
+    backend = Scripted(dying, turns=lambda request: 1 if len(backend.requests) <= 8 else 10_000)
+    with pytest.raises(UserError, match="the server is gone"):
+        take(tmp_path, plan_of(), PROBLEMS, backend, concurrency=12)
+    assert len(backend.answered) == 7
+    assert {f"{problem_id}-{sample}-{sha}" for problem_id, sample, sha in journalled(tmp_path)} == set(backend.answered)
+    assert len(backend.cancelled) == 4  # the others of the twelve
+    assert backend.in_flight == 0
+
+
+@pytest.mark.parametrize("round_", range(3))
+def test_samples_that_end_together_with_the_one_that_stops_the_run_are_kept(tmp_path, round_):
+    doomed = PROBLEMS[round_]
+
+    def reply(request: Request) -> str:
+        if request.user_message.startswith(doomed.problem):
+            raise UserError("the key is wrong")
+        return "yes"
+
+    with pytest.raises(UserError):
+        take(tmp_path, plan_of(samples=1), PROBLEMS, Scripted(reply), concurrency=6)
+    assert {problem_id for problem_id, _, _ in journalled(tmp_path)} == {p.id for p in PROBLEMS} - {doomed.id}
+
+
+def test_samples_that_end_together_are_kept_when_the_reader_leaves_after_the_first(tmp_path):
+    backend = Scripted()
+    take(tmp_path, plan_of(samples=1), PROBLEMS, backend, concurrency=6, at_most=1)
+    assert len(backend.answered) == len(journalled(tmp_path)) == 6
+
+
+def test_a_cancelled_run_leaves_no_request_behind(tmp_path):
+    backend = Scripted(turns=lambda request: 10**9)
+
+    async def main() -> None:
+        with Journal(tmp_path) as journal:
+
+            async def drain() -> None:
+                async for _ in sample_all(plan_of(), PROBLEMS, backend, journal, concurrency=4):
+                    raise AssertionError("nothing can end")
+
+            task = asyncio.create_task(drain())
+            while backend.in_flight < 4:
+                await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert backend.in_flight == 0
+            assert len(backend.cancelled) == 4
+
+    asyncio.run(main())
+
+
+def test_an_unexpected_exception_is_not_swallowed(tmp_path):
+    def broken(request: Request) -> str:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        take(tmp_path, plan_of(), PROBLEMS, Scripted(broken))
+
+
+# ---------------------------------------------------------------- the text of a reply
+
+
+@pytest.mark.parametrize(
+    ("text", "thinking", "prefill", "whole"),
+    [
+        ("so\n</think>\n\n4", None, "<think>\n", "<think>\nso\n</think>\n\n4"),
+        ("<think>\nso\n</think>\n\n4", None, "<think>\n", "<think>\nso\n</think>\n\n4"),  # the server kept it
+        ("<think>\nso\n</think>\n\n4", None, "", "<think>\nso\n</think>\n\n4"),
+        ("4", None, "", "4"),
+        ("", None, "<think>\n", "<think>\n"),
+        ("4", "so", "<think>\n", "<think>\nso\n</think>\n\n4"),
+        ("\n\n4", "\nso\n", "<think>\n", "<think>\nso\n</think>\n\n4"),
+        ("4", "so", "", "<think>\nso\n</think>\n\n4"),
+        ("", "so, cut off", "<think>\n", "<think>\nso, cut off"),
+        (" so\n</think>\n\n4", None, "<think>\nOkay,", "<think>\nOkay, so\n</think>\n\n4"),
+        ("4", " so\n", "<think>\nOkay,", "<think>\nOkay, so\n</think>\n\n4"),
+        ("4", "Okay, so", "<think>\nOkay,", "<think>\nOkay, so\n</think>\n\n4"),
+    ],
+)
+def test_the_forced_start_is_put_back_exactly_once(text, thinking, prefill, whole):
+    assert whole_text(Completion(text, "stop", 1, 1, thinking=thinking), prefill) == whole
