@@ -131,7 +131,26 @@ def verify(
 
 
 stage_command("filter", "Choose what is taught: verdicts → decisions, funnel and dataset.")
-stage_command("train", "Fine-tune the student: dataset → student.")
+
+
+@app.command()
+def train(
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    dry_run: DryRun = False,
+    redo: Redo = False,
+    join: Annotated[
+        bool, typer.Option("--join", help="Join the training that another machine leads (train.slurm).")
+    ] = False,
+) -> None:
+    """Fine-tune the student: dataset → student."""
+    if join:
+        path = room("recipe").find_recipe(recipe)
+        room("train.stage").join(room("run").Run(room("recipe").load_recipe(path, overrides or [])))
+    else:
+        work(recipe, overrides, ("train",), dry_run, redo)
+
+
 stage_command("eval", "Score base, teacher and student: summary.json.")
 
 

@@ -36,7 +36,7 @@ def library_output_to(log: Path) -> Iterator[None]:
     saved_stdout, saved_stderr = os.dup(1), os.dup(2)
     terminal = os.fdopen(os.dup(saved_stdout), "w", encoding="utf-8", errors="replace")
     log_handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    previous = console.file
+    previous = console._file  # None for whatever sys.stdout is; `console.file` would hold on to the present one
     try:
         os.dup2(log_handle, 1)
         os.dup2(log_handle, 2)
@@ -47,7 +47,7 @@ def library_output_to(log: Path) -> Iterator[None]:
         sys.stderr.flush()
         os.dup2(saved_stdout, 1)
         os.dup2(saved_stderr, 2)
-        console.file = previous
+        console._file = previous
         terminal.close()
         for handle in (log_handle, saved_stdout, saved_stderr):
             os.close(handle)

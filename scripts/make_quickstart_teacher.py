@@ -1,6 +1,6 @@
 """Train the adapter of quickstart:teacher, the one part of the quickstart that is not made from problems alone.
 
-    python scripts/make_quickstart_teacher.py            # a quarter of an hour on two cores; rewrites r1distill/quickstart_teacher/
+    python scripts/make_quickstart_teacher.py            # 15 minutes on two cores; rewrites r1distill/quickstart_teacher/
 
 The base model is too weak to be its own teacher (0 % on two-digit sums, with six worked examples in the prompt too), so
 a LoRA adapter is trained on worked solutions of problems that are not held out. It goes through r1distill's own training

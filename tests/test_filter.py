@@ -213,7 +213,9 @@ def test_the_wanted_share_of_the_problems_is_for_validation() -> None:
 def test_when_nothing_is_left_the_reasons_are_said_and_the_decisions_stay(tmp_path: Path) -> None:
     rows = [row("a", 0, outcome="incorrect"), row("a", 1, finish="length"), row("b", 0, outcome="incorrect")]
     run = sampled_run(tmp_path, rows)
-    with pytest.raises(UserError, match=r"no trace is left .*3 sampled; dropped: 2 incorrect, 1 truncated.*sample more"):
+    with pytest.raises(
+        UserError, match=r"no trace is left .*3 sampled; dropped: 2 incorrect, 1 truncated.*sample more"
+    ):
         filter_stage(run, Clock(run, "filter"))
     assert [d.reason for d in read_records(run.decisions, Decision)] == ["incorrect", "truncated", "incorrect"]
     assert read_json(run.funnel)["dropped"] == {"incorrect": 2, "truncated": 1}

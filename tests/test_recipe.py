@@ -73,7 +73,9 @@ def test_an_unknown_key_names_the_key_that_was_meant(tmp_path: Path, override: s
         ("seed=true", ("seed = True", "integer")),
     ],
 )
-def test_a_wrong_value_is_named_with_its_key_and_its_limit(tmp_path: Path, override: str, words: tuple[str, ...]) -> None:
+def test_a_wrong_value_is_named_with_its_key_and_its_limit(
+    tmp_path: Path, override: str, words: tuple[str, ...]
+) -> None:
     message = refusal(tmp_path, override)
     for word in words:
         assert word in message

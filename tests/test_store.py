@@ -93,9 +93,14 @@ def test_a_file_that_cannot_be_read_is_named_with_the_remedy(tmp_path: Path, con
 def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "file.json"
     write_json(path, {"old": "ü"})
-    with pytest.raises(RuntimeError, match="in the middle"), replacing(path) as temporary:
-        temporary.write_text("half of the n")
-        raise RuntimeError("in the middle")
+
+    def fails() -> None:
+        with replacing(path) as temporary:
+            temporary.write_text("half of the n")
+            raise RuntimeError("in the middle")
+
+    with pytest.raises(RuntimeError, match="in the middle"):
+        fails()
     assert read_json(path) == {"old": "ü"}
     assert os.listdir(tmp_path) == ["file.json"]
 
