@@ -16,6 +16,7 @@ from r1distill.errors import UserError, require_packages
 from r1distill.evaluate.stage import eval_stage
 from r1distill.evaluate.tasks import load_task
 from r1distill.filter.stage import filter_stage
+from r1distill.generate.journal import has_samples
 from r1distill.generate.stage import generate
 from r1distill.models import check_model_name
 from r1distill.problems import files_of, local_path
@@ -216,7 +217,7 @@ def run_stage(run: Run, status: Status) -> None:
 def refuse_other_recipe(run: Run, redo: bool) -> None:
     """A folder with samples of another recipe is not continued by mistake: they cost the most."""
     record = run.record("generate")
-    if record is None or redo:
+    if record is None or redo or not has_samples(run.journal):
         return
     before, now = record["inputs"], inputs_of(STAGES[0], run.recipe)
     if changed := changes(without(EXTENDING, before), without(EXTENDING, now)):

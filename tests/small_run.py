@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from r1distill.generate.journal import Journal
 from r1distill.recipe import Recipe
+from r1distill.records import Trace
 from r1distill.run import Run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,6 +42,13 @@ def settings(folder: Path, **sections: Any) -> dict[str, Any]:
 
 def small_run(folder: Path, **sections: Any) -> Run:
     return Run(Recipe.model_validate(settings(folder, **sections)))
+
+
+def sampled(run: Run) -> Run:
+    """The run with one finished sample in its journal."""
+    with Journal(run.journal) as journal:
+        journal.append(Trace("p", 0, "teacher", "sha", 1, "4", None, "4", "stop"), None)
+    return run
 
 
 def recipe_file(folder: Path, **sections: Any) -> Path:

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from small_run import PROBLEMS, ROOT, assert_one_error_line, jsonl, r1distill, recipe_file, settings
+from small_run import PROBLEMS, ROOT, assert_one_error_line, jsonl, r1distill, recipe_file, sampled, settings
 
 from r1distill import __version__
 from r1distill.pipeline import STAGES, inputs_of
@@ -32,11 +32,8 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     assert found.stdout == "0\n"
 
 
-def test_help_is_quick_and_names_every_command(tmp_path: Path) -> None:
-    r1distill("--help", cwd=tmp_path)  # the first may have to compile
-    started = time.monotonic()
+def test_help_names_every_command_and_imports_nothing_heavy(tmp_path: Path) -> None:
     result = r1distill("--help", cwd=tmp_path, before=ON_EXIT)
-    assert time.monotonic() - started < 3  # a second on an idle machine
     assert result.returncode == 0
     assert all(f" {command} " in result.stdout for command in COMMANDS)
     assert "HEAVY []" in result.stdout
@@ -131,7 +128,7 @@ def test_a_missing_extra_ends_in_one_line_before_any_work(tmp_path: Path) -> Non
 
 def generated(folder: Path) -> Run:
     """A run folder whose samples were taken with another recipe."""
-    run = Run(Recipe.model_validate(settings(folder, generate={"temperature": 0.9})))
+    run = sampled(Run(Recipe.model_validate(settings(folder, generate={"temperature": 0.9}))))
     record = {"status": "done", "inputs": inputs_of(STAGES[0], run.recipe), "upstream": None, "seconds": 1.0}
     write_json(run.record_path("generate"), {**record, "finished_at": "1", "counts": {}})
     (run.folder / "traces").mkdir()

@@ -91,6 +91,15 @@ class Journal:
                     yield Trace(**json.loads(best[sample][1]))
 
 
+def has_samples(folder: Path) -> bool:
+    """Whether any writer has finished a sample in this folder."""
+    if not folder.is_dir():
+        return False
+    with all_files(folder) as connections:
+        query = "SELECT 1 FROM samples WHERE NOT failed LIMIT 1"
+        return any(connection.execute(query).fetchone() for connection in connections.values())
+
+
 def open_file(path: Path) -> sqlite3.Connection:
     with ExitStack() as undo, readable(path):
         connection = sqlite3.connect(path, isolation_level=None, timeout=60)  # every statement is its own transaction
