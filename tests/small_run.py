@@ -44,7 +44,7 @@ def small_run(folder: Path, **sections: Any) -> Run:
     return Run(Recipe.model_validate(settings(folder, **sections)))
 
 
-def sampled(run: Run) -> Run:
+def with_a_sample(run: Run) -> Run:
     """The run with one finished sample in its journal."""
     with Journal(run.journal) as journal:
         journal.append(Trace("p", 0, "teacher", "sha", 1, "4", None, "4", "stop"), None)

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from small_run import PROBLEMS, ROOT, assert_one_error_line, jsonl, r1distill, recipe_file, sampled, settings
+from small_run import PROBLEMS, ROOT, assert_one_error_line, jsonl, r1distill, recipe_file, settings, with_a_sample
 
 from r1distill import __version__
 from r1distill.pipeline import STAGES, inputs_of
@@ -128,7 +128,7 @@ def test_a_missing_extra_ends_in_one_line_before_any_work(tmp_path: Path) -> Non
 
 def generated(folder: Path) -> Run:
     """A run folder whose samples were taken with another recipe."""
-    run = sampled(Run(Recipe.model_validate(settings(folder, generate={"temperature": 0.9}))))
+    run = with_a_sample(Run(Recipe.model_validate(settings(folder, generate={"temperature": 0.9}))))
     record = {"status": "done", "inputs": inputs_of(STAGES[0], run.recipe), "upstream": None, "seconds": 1.0}
     write_json(run.record_path("generate"), {**record, "finished_at": "1", "counts": {}})
     (run.folder / "traces").mkdir()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_run import PROBLEMS, ROOT, jsonl, sampled, small_run
+from small_run import PROBLEMS, ROOT, jsonl, small_run, with_a_sample
 
 from r1distill.errors import UserError
 from r1distill.pipeline import (
@@ -191,7 +191,7 @@ def test_a_recipe_that_was_mended_before_anything_was_sampled_is_not_another_one
 
 
 def test_samples_of_another_recipe_are_not_continued_by_mistake(tmp_path: Path) -> None:
-    finish(sampled(small_run(tmp_path)), "generate")
+    finish(with_a_sample(small_run(tmp_path)), "generate")
     other = small_run(tmp_path, generate={"temperature": 0.7})
     with pytest.raises(UserError, match=r"another recipe \(generate\.temperature 0\.6 → 0\.7\).*run_dir.*--redo"):
         refuse_other_recipe(other, redo=False)
@@ -203,7 +203,7 @@ def test_samples_of_another_recipe_are_not_continued_by_mistake(tmp_path: Path) 
     "sections", [{"generate": {"samples": 4, "stop_after_correct": 1, "logprobs": 0}}, {"problems": {"limit": 2}}]
 )
 def test_more_of_the_same_extends_a_run(tmp_path: Path, sections: dict[str, Any]) -> None:
-    finish(sampled(small_run(tmp_path)), "generate")
+    finish(with_a_sample(small_run(tmp_path)), "generate")
     more = small_run(tmp_path, **sections)
     refuse_other_recipe(more, redo=False)
     assert states(more)["generate"] == "outdated"
@@ -211,7 +211,7 @@ def test_more_of_the_same_extends_a_run(tmp_path: Path, sections: dict[str, Any]
 
 def test_more_problems_in_the_file_extend_a_run(tmp_path: Path) -> None:
     run = small_run(tmp_path)
-    finish(sampled(run), "generate")
+    finish(with_a_sample(run), "generate")
     jsonl(tmp_path / "problems.jsonl", [*PROBLEMS, {"problem": "one more", "answer": "1"}])
     refuse_other_recipe(run, redo=False)
     assert "problems.sha256" in why(run)["generate"]
