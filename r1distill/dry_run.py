@@ -62,7 +62,7 @@ def plan_generate(recipe: Recipe) -> list[str]:
 
 def plan_filter(recipe: Recipe) -> list[str]:
     settings = recipe.filter
-    rules = ["ended by itself", "one <think>…</think> and an answer"]
+    rules = ["ended by itself", "one <think>…</think> and an answer" if settings.require_thinking else "an answer"]
     if settings.require_correct:
         rules.insert(1, "correct")
     if settings.max_mean_entropy_nats:

@@ -1,6 +1,7 @@
 """The stages in their order: what each depends on, which are done, and which a changed recipe makes to be done again."""
 
 import hashlib
+import importlib
 import shutil
 import time
 from collections.abc import Callable, Iterable
@@ -160,8 +161,10 @@ def run_stages(run: Run, names: Iterable[str], *, redo: bool = False) -> None:
     for status in todo:
         if status.state == "outdated":
             say(f"{status.stage.name} has to be done again: {status.why}", style="yellow")
-    preflight(run.recipe, [status.stage.name for status in todo])
-    run.save_recipe(find_file(run.recipe.generate.prompt, "generate.prompt"))
+    with library_output_to(run.log("preflight")):
+        preflight(run.recipe, [status.stage.name for status in todo])
+    if todo:  # otherwise the recipe.json there tells what made the results
+        run.save_recipe(find_file(run.recipe.generate.prompt, "generate.prompt"))
     for name in names:
         # asked again for each: a stage that ran may have changed what the next has to do
         status, before = status_of(run, name)
@@ -240,13 +243,15 @@ def set_aside(run: Run, stage: Stage) -> None:
 
 
 def preflight(recipe: Recipe, names: list[str]) -> None:
-    """Find before the first hour what would stop the last: missing extras, files, models, tasks."""
+    """Find before the first hour what would stop the last: missing extras, files, models, tasks, misspelt options."""
+    engines: dict[str, dict[str, Any]] = {}
     if "generate" in names:
         load_prompt(recipe.generate.prompt, recipe.generate.prefill)
+        local_path(recipe.problems.path)
         if recipe.teacher.backend == "vllm":
             require_packages("generate", "vllm")
             check_model_name(recipe.teacher.model, "teacher.model")
-        local_path(recipe.problems.path)
+            engines["teacher.engine"] = recipe.teacher.engine
     if "train" in names:
         require_packages("train", "torch", "transformers", "trl", "peft", "datasets", "accelerate")
         check_model_name(recipe.train.student, "train.student")
@@ -260,3 +265,9 @@ def preflight(recipe: Recipe, names: list[str]) -> None:
             load_prompt(load_task(name).prompt, "")
         if recipe.eval.models != ["teacher"] or recipe.teacher.backend == "vllm":
             require_packages("eval", "vllm")
+            engines["eval.engine"] = recipe.eval.engine
+    # these imports take seconds, so they come after everything that needs none
+    for section, engine in engines.items():
+        importlib.import_module("r1distill.generate.vllm_engine").check_engine_arguments(section, engine)
+    if "train" in names:
+        importlib.import_module("r1distill.train.trainer").check_options(recipe.train)

@@ -117,6 +117,8 @@ class Filter(Section):
 
     require_correct: bool = True
     """Drop what is not verified as correct."""
+    require_thinking: bool = True
+    """Drop what has not exactly one `<think>…</think>`; false for a teacher that does not reason in tags."""
     max_mean_entropy_nats: float = Field(default=0.85, ge=0)
     """Drop degenerate traces, those with a mean token entropy above this; 0 is off. Needs `generate.logprobs`."""
     max_per_problem: int | None = Field(default=None, ge=1)

@@ -22,7 +22,8 @@ def reason_to_drop(trace: Trace, verdict: Verdict, settings: Filter) -> str | No
         return "truncated" if trace.finish_reason == "length" else trace.finish_reason
     if settings.require_correct and verdict.outcome != "correct":
         return verdict.outcome
-    if trace.text.count(THINK_START) != 1 or trace.text.count(THINK_END) != 1 or not trace.answer:
+    thinks_once = trace.text.count(THINK_START) == trace.text.count(THINK_END) == 1
+    if not trace.answer or (settings.require_thinking and not thinks_once):
         return "malformed"
     limit = settings.max_mean_entropy_nats
     if limit and trace.mean_entropy_nats is not None and trace.mean_entropy_nats > limit:

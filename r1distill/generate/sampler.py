@@ -10,7 +10,7 @@ import hashlib
 import json
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass, field
 
 from r1distill.generate.backend import Backend, Completion, Request, SampleFailed, Sampling
@@ -83,7 +83,7 @@ async def sample_all(
     *,
     concurrency: int,
     judge: Judge | None = None,
-) -> AsyncIterator[tuple[Trace, int]]:
+) -> AsyncGenerator[tuple[Trace, int], None]:
     """Take every sample that is missing, and yield each when it is in the journal.
 
     With it comes how many further samples of its problem it made unnecessary (`stop_after_correct`).

@@ -27,7 +27,7 @@ class VllmEngine:
     """One model, loaded when the context is entered. Raises UserError for arguments that vLLM does not know."""
 
     def __init__(self, model: str, revision: str | None, engine: dict[str, Any], logprobs: int) -> None:
-        check_engine_arguments(engine)
+        check_engine_arguments("engine", engine)
         self.arguments: dict[str, Any] = {
             "model": model,
             "revision": revision,
@@ -120,13 +120,14 @@ def prepare_for_cpu(arguments: dict[str, Any]) -> None:
     arguments.setdefault("enable_chunked_prefill", False)
 
 
-def check_engine_arguments(engine: dict[str, Any]) -> None:
+def check_engine_arguments(section: str, engine: dict[str, Any]) -> None:
+    """Raise UserError for the first option of a section of the recipe that vLLM does not have."""
     known = [field.name for field in dataclasses.fields(AsyncEngineArgs)]
     for key in engine:
         if key not in known:
             nearest = difflib.get_close_matches(key, known, n=1)
             hint = f"; did you mean {nearest[0]}?" if nearest else "; see vLLM's engine arguments"
-            raise UserError(f"unknown vLLM engine argument {key}{hint}")
+            raise UserError(f"{section}.{key}: vLLM has no such engine argument{hint}")
 
 
 def signals_of(logprobs: Any, vocabulary: int) -> Signals | None:

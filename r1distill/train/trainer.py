@@ -81,7 +81,7 @@ def train(run: Run) -> dict[str, Any]:
 def sft_config(run: Run) -> SFTConfig:
     """TRL's configuration: ours where the recipe is silent. Raises UserError for names and values TRL does not take."""
     settings = run.recipe.train
-    check_names("train.args", settings.args, SFTConfig, OURS)
+    check_options(settings)
     defaults: dict[str, Any] = {
         "seed": run.recipe.seed,
         "report_to": "none",
@@ -105,6 +105,12 @@ def sft_config(run: Run) -> SFTConfig:
         raise UserError(f"[train.args]: {' '.join(str(error).split())}") from error
 
 
+def check_options(settings: Train) -> None:
+    """Raise UserError for options that TRL or peft do not have; nothing is loaded, so it is cheap enough to do first."""
+    check_names("train.args", settings.args, SFTConfig, OURS)
+    check_names("train.peft", settings.peft or {}, LoraConfig)
+
+
 def check_names(section: str, options: dict[str, Any], owner: type, reserved: tuple[str, ...] = ()) -> None:
     known = [field.name for field in fields(owner) if field.init]
     for key in options:
@@ -119,7 +125,6 @@ def check_names(section: str, options: dict[str, Any], owner: type, reserved: tu
 def peft_config(settings: Train) -> LoraConfig | None:
     if settings.peft is None:
         return None
-    check_names("train.peft", settings.peft, LoraConfig)
     return LoraConfig(**{"task_type": "CAUSAL_LM", **settings.peft})
 
 
