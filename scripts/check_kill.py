@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def journalled(folder: Path) -> int:
     total = 0
     for path in folder.glob("*.sqlite"):
         try:
-            with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as connection:
+            with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
                 total += connection.execute("SELECT count(*) FROM samples").fetchone()[0]
         except sqlite3.OperationalError:  # its writer holds it just now
             continue
