@@ -72,6 +72,8 @@ def main() -> None:
     folder = reference.with_name(reference.name + "-killed")
     command = [sys.executable, "-m", "r1distill", "run", recipe, *sys.argv[3:], f"run_dir={folder}"]
     for stage in STAGES:
+        if record(folder, stage).get("status") == "done":
+            continue
         killed = run_until(lambda stage=stage: is_in_the_middle(folder, stage), command) is None
         print(
             f"check_kill: {stage} {'killed in the middle' if killed else 'was over before it could be killed'}",

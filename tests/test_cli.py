@@ -116,14 +116,14 @@ def test_a_model_that_is_not_there_ends_in_one_line_before_any_work(
     (tmp_path / "empty").mkdir()
     result = r1distill("run", recipe_file(tmp_path), f"train.student={model}", cwd=tmp_path)
     assert_one_error_line(result, *words)
-    assert os.listdir(tmp_path / "run") == [".lock"]
+    assert set(os.listdir(tmp_path / "run")) == {".lock", "logs"}
 
 
 def test_a_missing_extra_ends_in_one_line_before_any_work(tmp_path: Path) -> None:
     path = recipe_file(tmp_path, teacher={"backend": "vllm", "model": "quickstart:teacher"})
     result = r1distill("generate", path, before=WITHOUT_VLLM)
     assert_one_error_line(result, "generate needs vllm, which is not installed", 'pip install "r1distill[gpu]"')
-    assert os.listdir(tmp_path / "run") == [".lock"]
+    assert set(os.listdir(tmp_path / "run")) == {".lock", "logs"}
 
 
 def generated(folder: Path) -> Run:

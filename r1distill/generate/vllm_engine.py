@@ -18,6 +18,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from r1distill.errors import UserError
 from r1distill.generate.backend import Completion, Request, SampleFailed
 from r1distill.generate.signals import Signals, summarise
+from r1distill.process import children_die_with_me
 from r1distill.prompting import encode_prompt, render
 
 CPU_KV_CACHE_GB = "2"  # vLLM on CPUs would otherwise take half of the machine's memory
@@ -40,6 +41,7 @@ class VllmEngine:
         }
 
     async def __aenter__(self) -> "VllmEngine":
+        children_die_with_me()
         if current_platform.is_cpu():
             prepare_for_cpu(self.arguments)
         try:
