@@ -35,8 +35,9 @@ Redo = Annotated[
 
 def main() -> None:
     """Run a command; what the user can mend ends in one line and exit code 2."""
-    # a machine without a network must not wait for the Hub's retries; where there is one, nothing changes
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    # TRL's import would set ERROR, and the engine's log in logs/ would not say why it ended
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "INFO")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that is not UTF-8 shows ? for →, and nothing ends

@@ -317,7 +317,7 @@ def test_what_would_stop_the_last_stage_is_found_before_the_first(tmp_path: Path
         run = small_run(tmp_path, train=student, **sections)
         with pytest.raises(UserError, match=words):
             run_stages(run, STAGE_NAMES)
-        assert not run.folder.exists()
+        assert not (run.folder / "stages").exists()
     with pytest.raises(UserError, match=r"eval\.tasks is empty"):
         preflight(small_run(tmp_path, eval={"tasks": []}).recipe, ["eval"])
 
