@@ -147,7 +147,6 @@ def statuses(run: Run) -> list[Status]:
             status = Status(stage, "outdated", f"{stage.after} ran again since")
         else:
             status = Status(stage, "done" if record["status"] == "done" else "unfinished")
-        # verify, filter and training make the same of unfinished work; only a stage that ends anew outdates the next
         rerun[stage.name] = status.state != "done"
         found.append(status)
     return found

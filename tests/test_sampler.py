@@ -300,6 +300,20 @@ def test_a_problem_with_enough_correct_samples_is_left_alone_even_if_others_fail
     assert take(tmp_path, plan, PROBLEMS, Scripted(), judge=judge) == []
 
 
+class CutOff(Scripted):
+    """Says the right thing every time, and never comes to an end before its third sample."""
+
+    async def sample(self, request: Request) -> Completion:
+        completion = await super().sample(request)
+        return completion if request.name.split("-")[1] == "2" else replace(completion, finish_reason="length")
+
+
+def test_a_reply_that_was_cut_off_is_not_the_correct_one_after_which_sampling_stops(tmp_path):
+    taken = take(tmp_path, plan_of(5, 1), PROBLEMS[:1], CutOff(), judge=lambda problem, text, sample: "correct")
+    assert [(trace.sample, trace.finish_reason) for trace, _ in taken] == [(0, "length"), (1, "length"), (2, "stop")]
+    assert list(journalled(tmp_path).values()) == [None, None, "correct"]
+
+
 def test_stop_after_correct_needs_a_judge(tmp_path):
     with pytest.raises(ValueError, match="needs a judge"):
         take(tmp_path, plan_of(3, 1), PROBLEMS, Scripted())

@@ -95,9 +95,9 @@ def has_samples(folder: Path) -> bool:
     """Whether any writer has finished a sample in this folder."""
     if not folder.is_dir():
         return False
-    with all_files(folder) as connections:
-        query = "SELECT 1 FROM samples WHERE NOT failed LIMIT 1"
-        return any(connection.execute(query).fetchone() for connection in connections.values())
+    query = "SELECT 1 FROM samples WHERE NOT failed LIMIT 1"
+    with all_files(folder) as files:
+        return any(list(rows_of(file, query)) for file in files.items())
 
 
 def open_file(path: Path) -> sqlite3.Connection:

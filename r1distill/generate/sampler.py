@@ -166,7 +166,9 @@ async def take(
         )  # fmt: skip
         return failed, None
     trace = to_trace(plan, progress, sample, seed, completion, time.monotonic() - started)
-    return trace, await asyncio.to_thread(judge, problem, trace.text, sample) if judge else None
+    # a reply that was cut off is never taught, so it cannot be the correct one after which sampling stops
+    judged = judge if trace.finish_reason == "stop" else None
+    return trace, await asyncio.to_thread(judged, problem, trace.text, sample) if judged else None
 
 
 def to_trace(plan: Plan, progress: Progress, sample: int, seed: int, completion: Completion, seconds: float) -> Trace:
