@@ -19,7 +19,6 @@ from rich.progress import (
 from rich.progress import Progress as RichProgress
 
 PLAIN_LINE_EVERY_S = 20.0
-PLAIN_WIDTH = 120
 
 console = Console(highlight=False, soft_wrap=True)
 

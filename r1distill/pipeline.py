@@ -126,7 +126,6 @@ class Status:
     stage: Stage
     state: str  # done | unfinished | to do | outdated
     why: str = ""
-    changed: tuple[str, ...] = ()
 
 
 def statuses(run: Run) -> list[Status]:
@@ -135,12 +134,12 @@ def statuses(run: Run) -> list[Status]:
     rerun: dict[str, bool] = {}
     for stage in STAGES:
         record = run.record(stage.name)
-        changed = tuple(changes(record["inputs"], inputs_of(stage, run.recipe))) if record else ()
+        changed = changes(record["inputs"], inputs_of(stage, run.recipe)) if record else []
         upstream = run.record(stage.after) if stage.after else None
         if record is None:
             status = Status(stage, "to do")
         elif changed:
-            status = Status(stage, "outdated", f"the recipe changed: {'; '.join(changed)}", changed)
+            status = Status(stage, "outdated", f"the recipe changed: {'; '.join(changed)}")
         elif stage.after and rerun[stage.after]:
             status = Status(stage, "outdated", f"{stage.after} runs again")
         elif record["upstream"] != (upstream or {}).get("finished_at"):

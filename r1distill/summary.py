@@ -14,8 +14,7 @@ from r1distill.store import read_json, write_json
 
 def summarise(run: Run) -> dict[str, Any]:
     """Everything that the stages have recorded so far, in the form of summary.json."""
-    records = {name: run.record(name) for name in STAGE_NAMES}
-    done = {name: record for name, record in records.items() if record and record["status"] == "done"}
+    done = {name: run.record(name) or {} for name in STAGE_NAMES if run.is_done(name)}
     evaluation = done.get("eval", {}).get("counts", {})
     return {
         "accuracy": evaluation.get("accuracy", {}),
