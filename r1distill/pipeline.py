@@ -43,7 +43,7 @@ class Stage:
 
 STAGES = (
     Stage("generate", generate, None, ("problems", "teacher", "generate", "seed"), ("problems.parquet", "traces")),
-    Stage("verify", verify_stage, "generate", (), ("verdicts.parquet",)),
+    Stage("verify", verify_stage, "generate", ("verify",), ("verdicts.parquet",)),
     Stage("filter", filter_stage, "verify", ("filter",), ("decisions.parquet", "funnel.json", "dataset")),
     Stage("train", train_stage, "filter", ("train",), ("student",)),
     # the journals of eval stay: a sample's identity has the model and the training that made it in it
@@ -53,7 +53,7 @@ STAGE_NAMES = tuple(stage.name for stage in STAGES)
 # keys (and all below them) that change how fast a stage is and not what comes out of it
 SPEED_ONLY = (
     "teacher.urls", "teacher.api_key_env", "teacher.timeout_s", "teacher.retries", "teacher.engine",
-    "generate.concurrency", "train.launch", "eval.concurrency", "eval.engine",
+    "generate.concurrency", "verify.workers", "train.launch", "eval.concurrency", "eval.engine",
 )  # fmt: skip
 # keys of generate that can change while the samples taken so far stay good
 EXTENDING = (

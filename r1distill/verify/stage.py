@@ -13,6 +13,7 @@ from r1distill.recipe import Verify
 from r1distill.records import Problem, Trace, Verdict
 from r1distill.run import Clock, Run
 from r1distill.store import read_records, write_records
+from r1distill.verify.code import CodeSettings
 from r1distill.verify.pool import VerifierPool
 
 
@@ -21,6 +22,20 @@ def verify_stage(run: Run, clock: Clock) -> dict[str, Any]:
     problems = {problem.id: problem for problem in read_records(run.problems, Problem)}
     outcomes = verify_traces(run.traces, run.verdicts, problems, run.recipe.verify, clock, label="verify")
     return {"verdicts": outcomes.total(), "outcomes": dict(outcomes)}
+
+
+def open_pool(settings: Verify) -> VerifierPool:
+    """The pool that the recipe asks for."""
+    return VerifierPool(settings.workers, settings.timeout_s, settings.memory_gb, code_settings(settings))
+
+
+def code_settings(settings: Verify) -> CodeSettings:
+    return CodeSettings(
+        allow_unsafe=settings.sandbox == "unsafe",
+        test_timeout_s=settings.test_timeout_s,
+        total_timeout_s=settings.total_timeout_s,
+        memory_gb=settings.program_memory_gb,
+    )
 
 
 def verify_traces(
@@ -38,7 +53,7 @@ def verify_traces(
             yield problems[trace.problem_id], trace.sample, trace.text
 
     with (
-        VerifierPool(settings.workers, settings.timeout_s, settings.memory_gb) as pool,
+        open_pool(settings) as pool,
         Progress(label, total) as progress,
     ):
 
