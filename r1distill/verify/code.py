@@ -68,17 +68,24 @@ class CodeSettings:
 
 
 class CodeChecker:
-    """Two sandboxes, one for programs and one for tests, and the verdicts made with them. Not thread-safe."""
+    """Sandboxes for programs and for tests, and the verdicts made with them. Not thread-safe."""
 
     def __init__(self, settings: CodeSettings, cpu: int | None = None) -> None:
         self.settings = settings
         self.tier: Tier = find_tier(settings.allow_unsafe)
-        self.programs = Sandbox(self.tier, cpu=cpu)
-        self.tests = Sandbox(self.tier, cpu=cpu, preload=["numpy"])
+        self.cpu = cpu
+        self.sandboxes: dict[tuple[str, bool], Sandbox] = {}
 
     def close(self) -> None:
-        self.programs.close()
-        self.tests.close()
+        for sandbox in self.sandboxes.values():
+            sandbox.close()
+
+    def sandbox(self, use: str, source: str) -> Sandbox:
+        """The sandbox for "programs" or "tests". What mentions numpy gets one in which that is already imported."""
+        key = (use, "numpy" in source)
+        if key not in self.sandboxes:
+            self.sandboxes[key] = Sandbox(self.tier, cpu=self.cpu, preload=["numpy"] if key[1] else [])
+        return self.sandboxes[key]
 
     def check(self, problem: Problem, text: str) -> Fields:
         """(outcome, the program, detail). Never raises for what the reply contains."""
@@ -132,8 +139,9 @@ class CodeChecker:
         line_end = "" if not given or given.endswith("\n") else "\n"
         files = [memory_file((given + line_end).encode(errors="replace"), sealed=True), memory_file(), memory_file()]
         try:
-            self.programs.submit("program", program.encode(errors="replace"), files, limits)
-            ending = self.programs.wait()
+            sandbox = self.sandbox("programs", program)
+            sandbox.submit("program", program.encode(errors="replace"), files, limits)
+            ending = sandbox.wait()
             return ending, contents(files[1], limits.file_bytes), contents(files[2], 1 << 20)
         finally:
             for file in files:
@@ -154,20 +162,21 @@ class CodeChecker:
         candidate = json.dumps({"before": before, "program": program}).encode()
         total = float(tests.get("total_time_limit_s") or self.settings.total_timeout_s)
         limits = self.limits({"time_limit_s": total}, total, file_bytes=MAX_OUTPUT_BYTES)
+        programs, judges = self.sandbox("programs", program), self.sandbox("tests", str(tests.get("code")))
         nothing = memory_file(sealed=True)
         errors, said, verdict = memory_file(), memory_file(), memory_file()
         ours, theirs = socket.socketpair()
         try:
-            self.programs.submit("candidate", candidate, [nothing, said, errors, ours.fileno()], limits)
+            programs.submit("candidate", candidate, [nothing, said, errors, ours.fileno()], limits)
             ours.close()
             try:
-                self.tests.submit("tests", json.dumps(task).encode(), [nothing, verdict, said, theirs.fileno()], limits)
+                judges.submit("tests", json.dumps(task).encode(), [nothing, verdict, said, theirs.fileno()], limits)
                 theirs.close()
-                judge = self.tests.wait()
+                judge = judges.wait()
             finally:
                 theirs.close()
-                self.programs.kill()
-                ending = self.programs.wait()
+                programs.kill()
+                ending = programs.wait()
             return self.judged(
                 contents(verdict, 1 << 16), task["nonce"], judge, ending, limits, contents(errors, 1 << 20)
             )

@@ -57,6 +57,7 @@ class Peer:
         self.trusting = trusting
         self.exported = {}
         self.lost = False
+        self.unread = bytearray()
         self.names = {}  # what may be asked for by name: the globals of the candidate
 
     # ------------------------------------------------------------ messages
@@ -83,18 +84,18 @@ class Peer:
             raise Gone from None
 
     def read(self, size):
-        parts = []
-        while size:
+        while len(self.unread) < size:
             try:
-                part = os.read(self.descriptor, min(size, 1 << 20))
+                part = os.read(self.descriptor, max(size - len(self.unread), 1 << 16))
             except OSError:
-                raise Gone from None
+                part = b""
             if not part:
                 self.lost = True
                 raise Gone
-            parts.append(part)
-            size -= len(part)
-        return b"".join(parts)
+            self.unread += part
+        data = bytes(self.unread[:size])
+        del self.unread[:size]
+        return data
 
     def ask(self, operation, target, *arguments):
         """Do something with an object of the other side, serving its calls meanwhile."""
@@ -112,12 +113,10 @@ class Peer:
     def serve(self, message):
         try:
             arguments = [self.decode(value) for value in message["with"]]
-            before = json.dumps(message["with"])
-            value = self.perform(message["do"], message["on"], arguments)
-            reply = {"value": self.encode(value)}
+            reply = {"value": self.encode(self.perform(message["do"], message["on"], arguments))}
             if message["do"] == "call":  # functions may work in place: the caller's lists have to show it
                 after = [self.encode(value) for value in arguments]
-                if json.dumps(after) != before:
+                if after != message["with"]:
                     reply["changed"] = after
         except Gone:
             raise
@@ -142,6 +141,8 @@ class Peer:
             return next(value)
         if operation == "iter":
             return iter(value)
+        if operation == "map":
+            return [outcome_of(value, each) for each in arguments]
         if not self.trusting:
             raise TypeError(f"{operation} of an object of the tests")
         if operation == "getattr":
@@ -366,6 +367,19 @@ def exception(name, bases, message):
         return RemoteError(f"{name}: {text}")
 
 
+def outcome_of(function, arguments):
+    """(True, the result) or (False, the exception), of one of many calls."""
+    try:
+        return True, function(*arguments)
+    except Exception as error:
+        return False, description(error)
+
+
+def description(error):
+    """What `exception` makes an exception of again: the name of its class, those of the bases, and its message."""
+    return [type(error).__name__, [base.__name__ for base in type(error).__mro__], message_of(error)]
+
+
 def message_of(error):
     try:
         return str(error)[:2000]
@@ -389,6 +403,11 @@ class Remote:
 
     def __repr__(self):
         return f"<{self._kind} of the other process>"
+
+    def _map(self, many):
+        """The outcomes of many calls at the price of one: [(True, result) or (False, exception)]."""
+        outcomes = self._peer.ask("map", self._reference, *many)
+        return [(good, value if good else exception(*value)) for good, value in outcomes]
 
     def __call__(self, *arguments, **keywords):
         return self._peer.ask("call", self._reference, list(arguments), keywords)

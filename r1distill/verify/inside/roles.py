@@ -7,7 +7,6 @@ come from the benchmark; no code of the candidate runs in their process.
 import ast
 import atexit
 import builtins
-import copy
 import gc
 import io
 import json
@@ -23,6 +22,7 @@ from remote import Gone, Peer, Remote
 OURS = ("zygote", "confine", "roles", "remote", "outputs")
 CALLS = 3  # the descriptor of the other process
 MAX_DETAIL = 500
+MAX_BATCH = 64
 MAX_OBJECTS_SEARCHED = 300_000
 
 
@@ -226,18 +226,18 @@ def check_cases(task, names, peer):
     if outputs is None:
         exec(compile(task["reference"], "reference", "exec", dont_inherit=True), names)
         reference = names[task["entry_point"]]
-    inputs = task["inputs"]
-    for number, arguments in enumerate(inputs):
-        place = f"test {number + 1} of {len(inputs)}"
-        expected = outputs[number] if reference is None else reference(*copy.deepcopy(arguments))
-        try:
-            result = candidate(*copy.deepcopy(arguments))
-        except (Gone, Failed):
-            raise
-        except Exception as error:
-            raise Failed(f"{place}: {type(error).__name__}: {error}") from None
-        if not same(result, expected, task):
-            raise Failed(f"{place}: expected {short(expected)}, got {short(result)}")
+    inputs, done, size = task["inputs"], 0, 1
+    while done < len(inputs):
+        batch = inputs[done : done + size]
+        for arguments, (good, result) in zip(batch, candidate._map(batch), strict=True):
+            place = f"test {done + 1} of {len(inputs)}"
+            expected = reference(*arguments) if reference else outputs[done]
+            if not good:
+                raise Failed(f"{place}: {type(result).__name__}: {result}")
+            if not same(result, expected, task):
+                raise Failed(f"{place}: expected {short(expected)}, got {short(result)}")
+            done += 1
+        size = min(4 * size, MAX_BATCH)  # a wrong program mostly fails at once
     return f"{len(inputs)} tests passed"
 
 
