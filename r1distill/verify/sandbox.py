@@ -321,7 +321,8 @@ def bubblewrap_command(root: bool, packages: Sequence[Path]) -> list[str]:
         kept = ("CAP_SYS_ADMIN", "CAP_SETUID", "CAP_SETGID", "CAP_KILL")
         command += ["--cap-drop", "ALL", *itertools.chain.from_iterable(("--cap-add", name) for name in kept)]
     else:
-        command += ["--unshare-user", "--cap-add", "CAP_SYS_ADMIN"]
+        # user 0 of the namespace, as for another bubblewrap would make a second one, from which nothing can be mounted
+        command += ["--unshare-user", "--uid", "0", "--gid", "0", "--cap-add", "CAP_SYS_ADMIN"]
     for name, value in ENVIRONMENT.items():
         command += ["--setenv", name, value]
     command += ["--ro-bind", "/usr", "/usr", "--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]
@@ -331,8 +332,10 @@ def bubblewrap_command(root: bool, packages: Sequence[Path]) -> list[str]:
         else:
             command += ["--ro-bind-try", name, name]
     if not Path(sys.base_prefix).is_relative_to("/usr"):
+        for parent in reversed(Path(sys.base_prefix).parents[:-1]):
+            command += ["--perms", "0755", "--dir", str(parent)]  # else only root could go through them
         command += ["--ro-bind", sys.base_prefix, sys.base_prefix]
-    command += ["--ro-bind", str(INSIDE), "/r1distill"]
+    command += ["--ro-bind", str(INSIDE), "/r1distill", "--perms", "0755", "--dir", "/packages"]
     for folder in packages:
         command += ["--ro-bind", str(folder), f"/packages/{folder.name}"]
     command += ["--proc", "/proc", "--dev", "/dev", "--dir", "/tmp", "--chdir", "/tmp"]

@@ -150,7 +150,7 @@ def drop_privileges(uid: int | None) -> None:
         os.setgroups([])
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
-        LIBC.unshare(CLONE_NEWUSER)  # where the kernel allows it; the user id is an unprivileged one without it too
+    LIBC.unshare(CLONE_NEWUSER)  # where the kernel allows it: nobody, of a namespace in which nobody is anybody
     header = struct.pack("Ii", CAPABILITY_VERSION_3, 0)
     call("capset", LIBC.capset(header, bytes(24)))
     call("no_new_privs", LIBC.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
