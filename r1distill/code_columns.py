@@ -38,7 +38,7 @@ def check(candidate):
 """
 
 
-def tests_of(row: Row) -> Tests | None:
+def read_tests(row: Row) -> Tests | None:
     """Our `tests` for a row of one of the public sets, None for one of another kind. Raises ValueError of a broken row."""
     for read in READERS:
         tests = read(row)

@@ -9,12 +9,12 @@ from typing import Any, get_args
 
 import pyarrow.parquet as pq
 
-from r1distill.code_columns import pairs, tests_of
+from r1distill.code_columns import pairs, read_tests
 from r1distill.errors import UserError, require_packages
 from r1distill.prompting import LETTERS
 from r1distill.records import Kind, Problem
 from r1distill.resources import find_file
-from r1distill.verify.code import tests_kind
+from r1distill.verify.code import kind_of_tests
 from r1distill.verify.extract import last_boxed
 
 KINDS = get_args(Kind)
@@ -211,7 +211,7 @@ def code_tests(value: Any, row: dict[str, Any], place: str) -> dict[str, Any] | 
         value = json.loads(value) if isinstance(value, str) else value
         if value is not None and pairs(value) is None:
             raise UserError(f"{place}: tests is a list; it must be an object, or a list of {{input, output}}")
-        return tests_of({**row, "tests": value})
+        return read_tests({**row, "tests": value})
     except (ValueError, KeyError, TypeError, IndexError, SyntaxError, RecursionError) as error:
         raise UserError(f"{place}: its tests cannot be read ({type(error).__name__}: {error}); mend the row") from None
 
@@ -220,7 +220,7 @@ def check_tests(tests: dict[str, Any] | None, place: str) -> None:
     try:
         if not tests:
             raise ValueError("a code problem without tests")
-        tests_kind(tests)
+        kind_of_tests(tests)
     except ValueError as error:
         raise UserError(
             f"{place}: {error}; give `tests` as stdio, function or asserts (README, code problems)"

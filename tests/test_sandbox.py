@@ -146,7 +146,9 @@ def test_a_sealed_input_is_read_only_and_an_output_is_read_from_its_start() -> N
     os.close(output)
 
 
-def test_without_bubblewrap_code_is_refused_and_unsafe_says_what_is_not_covered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_bubblewrap_code_is_refused_and_unsafe_says_what_is_not_covered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(sandbox, "find_bubblewrap", lambda: None)
     find_tier.cache_clear()
     with pytest.raises(UserError, match="bubblewrap .* is not installed; install it"):
@@ -157,7 +159,9 @@ def test_without_bubblewrap_code_is_refused_and_unsafe_says_what_is_not_covered(
     assert "Not covered" in tier.missing
 
 
-@pytest.mark.parametrize("name", ["a fork bomb", "writes outside", "connects by TCP", "a daemon that keeps the output open"])
+@pytest.mark.parametrize(
+    "name", ["a fork bomb", "writes outside", "connects by TCP", "a daemon that keeps the output open"]
+)
 def test_the_weaker_tier_stops_the_plainest_attacks(
     monkeypatch: pytest.MonkeyPatch, port: int, tmp_path: Path, name: str
 ) -> None:

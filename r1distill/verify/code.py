@@ -91,7 +91,7 @@ class CodeChecker:
         """(outcome, the program, detail). Never raises for what the reply contains."""
         tests = problem.tests or {}
         try:
-            kind = tests_kind(tests)
+            kind = kind_of_tests(tests)
         except ValueError as error:
             return "unverifiable", None, str(error)
         program = extract_program(answer_part(text), tests.get("entry_point"))
@@ -205,7 +205,7 @@ class CodeChecker:
         return "incorrect", verdict["detail"]
 
 
-def tests_kind(tests: dict[str, Any]) -> str:
+def kind_of_tests(tests: dict[str, Any]) -> str:
     """The type of the tests. Raises ValueError saying what is wrong with them."""
     kind = tests.get("type")
     if kind not in TEST_TYPES:

@@ -66,7 +66,8 @@ def with_prompt(code: str, prompt: str, entry_point: str) -> str:
     """The code as it would run after the prompt of its problem (HumanEval): its body alone is completed by it."""
     if defines(code, entry_point) or not defines(prompt, entry_point):
         return code
-    body = code if code.startswith((" ", "\t")) else "".join(f"    {line}" for line in code.splitlines(keepends=True))
+    first = next((line for line in code.splitlines() if line.strip()), "")
+    body = code if first.startswith((" ", "\t")) else "".join(f"    {line}" for line in code.splitlines(keepends=True))
     return f"{prompt.rstrip()}\n{body}"
 
 

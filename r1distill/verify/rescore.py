@@ -10,7 +10,7 @@ from r1distill.errors import UserError
 from r1distill.problems import code_tests
 from r1distill.records import Kind, Problem
 from r1distill.store import replacing
-from r1distill.verify.code import CodeSettings, tests_kind
+from r1distill.verify.code import CodeSettings, kind_of_tests
 from r1distill.verify.pool import VerifierPool
 
 KINDS = get_args(Kind)
@@ -93,7 +93,7 @@ def to_item(line: bytes, place: str) -> tuple[Any, Problem, str]:
     try:
         tests = code_tests(row.get("tests"), row, place) if kind == "code" else None
         if tests is not None:
-            tests_kind(tests)
+            kind_of_tests(tests)
     except ValueError as error:
         raise UserError(f"{place}: {error}") from None
     problem = Problem(
