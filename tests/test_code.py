@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from stdin_styles import STYLES
 
 from r1distill.code_columns import read_tests
 from r1distill.records import Problem
@@ -81,56 +82,6 @@ def test_extraction_never_raises(text: str) -> None:
 # ---------------------------------------------------------------- programs that read and print
 
 PAIRS = {"type": "stdio", "inputs": ["3\n1 2\n3 4\n5 6\n"], "outputs": ["3\n7\n11\n"]}
-STYLES = {
-    "input": "for _ in range(int(input())): print(sum(map(int, input().split())))",
-    "sys.stdin.readline": "import sys\nfor _ in range(int(sys.stdin.readline())): print(sum(map(int, sys.stdin.readline().split())))",
-    "sys.stdin.read": "import sys\nd = sys.stdin.read().split()\nfor i in range(int(d[0])): print(int(d[1+2*i]) + int(d[2+2*i]))",
-    "for line in sys.stdin": "import sys\nfor i, l in enumerate(sys.stdin):\n    if i: print(sum(map(int, l.split())))",
-    "sys.stdin.readlines": "import sys\nfor l in sys.stdin.readlines()[1:]: print(sum(map(int, l.split())))",
-    "list(sys.stdin)": "import sys\nfor l in list(sys.stdin)[1:]: print(sum(map(int, l.split())))",
-    "sys.stdin.buffer.read": "import sys\nd = sys.stdin.buffer.read().split()\nfor i in range(int(d[0])): print(int(d[1+2*i]) + int(d[2+2*i]))",
-    "sys.stdin.buffer.readline": "import sys\nr = sys.stdin.buffer.readline\nfor _ in range(int(r())): print(sum(map(int, r().split())))",
-    "for line in sys.stdin.buffer": "import sys\nfor i, l in enumerate(sys.stdin.buffer):\n    if i: print(sum(map(int, l.split())))",
-    "input is sys.stdin.readline": "import sys\ninput = sys.stdin.readline\nfor _ in range(int(input())): print(sum(map(int, input().split())))",
-    "input of builtins replaced": "import sys, builtins\nbuiltins.input = lambda: sys.stdin.readline().rstrip()\nfor _ in range(int(input())): print(sum(map(int, input().split())))",
-    "readline with the last character cut": "import sys\nfor _ in range(int(sys.stdin.readline()[:-1])): print(sum(map(int, sys.stdin.readline()[:-1].split())))",
-    "open(0)": "d = open(0).read().split()\nfor i in range(int(d[0])): print(int(d[1+2*i]) + int(d[2+2*i]))",
-    "iterating over open(0)": "_, *r = open(0)\nfor l in r: print(sum(map(int, l.split())))",
-    "open of /dev/stdin": "d = open('/dev/stdin').read().split()\nfor i in range(int(d[0])): print(int(d[1+2*i]) + int(d[2+2*i]))",
-    "os.read": "import os\nd = os.read(0, 10**6).split()\nfor i in range(int(d[0])): print(int(d[1+2*i]) + int(d[2+2*i]))",
-    "os.fstat and os.read": "import os\nd = os.read(0, os.fstat(0).st_size).split()\nfor i in range(int(d[0])): print(int(d[1+2*i]) + int(d[2+2*i]))",
-    "mmap": "import mmap\nd = mmap.mmap(0, 0, access=mmap.ACCESS_READ).read().split()\nfor i in range(int(d[0])): print(int(d[1+2*i]) + int(d[2+2*i]))",
-    "fileinput": "import fileinput\nfor i, l in enumerate(fileinput.input()):\n    if i: print(sum(map(int, l.split())))",
-    "until EOFError": "input()\ntry:\n    while True: print(sum(map(int, input().split())))\nexcept EOFError: pass",
-    "numpy": "import sys, numpy as np\nd = np.array(sys.stdin.read().split()[1:], dtype=np.int64).reshape(-1, 2)\nprint('\\n'.join(map(str, d.sum(axis=1))))",
-    "a StringIO for stdin": "import sys, io, os\nsys.stdin = io.StringIO(os.read(0, 10**6).decode())\nfor _ in range(int(input())): print(sum(map(int, input().split())))",
-    "sys.stdout.write": "import sys\nfor _ in range(int(input())): sys.stdout.write(str(sum(map(int, input().split()))) + '\\n')",
-    "sys.stdout.buffer": "import sys\nfor _ in range(int(input())): sys.stdout.buffer.write(b'%d\\n' % sum(map(int, input().split())))",
-    "os.write": "import os\nfor _ in range(int(input())): os.write(1, b'%d\\n' % sum(map(int, input().split())))",
-    "open(1)": "out = open(1, 'w')\nfor _ in range(int(input())): out.write(f'{sum(map(int, input().split()))}\\n')",
-    "print to a file kept open": "out = open('/dev/stdout', 'w')\nfor _ in range(int(input())): print(sum(map(int, input().split())), file=out)",
-    "a class around stdout": "import sys, io\nclass W:\n    def __init__(self): self.b = io.BytesIO()\n    def write(self, s): self.b.write(s.encode())\n    def flush(self): sys.__stdout__.write(self.b.getvalue().decode()); self.b = io.BytesIO()\nsys.stdout = W()\nfor _ in range(int(input())): print(sum(map(int, input().split())))",
-    "os._exit after a flush": "import os, sys\nfor _ in range(int(input())): print(sum(map(int, input().split())))\nsys.stdout.flush()\nos._exit(0)",
-    "exit()": "for _ in range(int(input())): print(sum(map(int, input().split())))\nexit()",
-    "raise SystemExit": "for _ in range(int(input())): print(sum(map(int, input().split())))\nraise SystemExit",
-    "global at the top level": "global x\nx = 0\ndef f():\n    global x\n    for _ in range(int(input())): x = sum(map(int, input().split())); print(x)\nf()",
-    "from __future__": "from __future__ import annotations\nfor _ in range(int(input())): print(sum(map(int, input().split())))",
-    "globals()": "globals()['y'] = 1\nfor _ in range(int(input())): print(sum(map(int, input().split())) + y - 1)",
-    "the main guard": "def main():\n    for _ in range(int(input())): print(sum(map(int, input().split())))\nif __name__ == '__main__': main()",
-    "the main guard not last": "if __name__ == '__main__':\n    def main():\n        for _ in range(int(input())): print(sum(map(int, input().split())))\nmain()",
-    "a thread with a deep stack": "import sys, threading\nsys.setrecursionlimit(10**6)\nthreading.stack_size(1 << 27)\ndef f(n): return 0 if n == 0 else 1 + f(n - 1)\ndef main():\n    f(50000)\n    for _ in range(int(input())): print(sum(map(int, input().split())))\nthreading.Thread(target=main).start()",
-    "a deep recursion through C": "import sys\nfrom functools import lru_cache\nsys.setrecursionlimit(10**6)\n@lru_cache(None)\ndef f(n): return 0 if n == 0 else 1 + f(n - 1)\nf(20000)\nfor _ in range(int(input())): print(sum(map(int, input().split())))",
-    "a class that is the main module's": "import sys, pickle\nclass A:\n    def __init__(self, x): self.x = x\nfor _ in range(int(input())): print(pickle.loads(pickle.dumps(A(sum(map(int, input().split()))))).x)",
-    "a dataclass": "from dataclasses import dataclass\n@dataclass\nclass A:\n    x: int\nfor _ in range(int(input())): print(A(sum(map(int, input().split()))).x)",
-    "asyncio": "import asyncio\nasync def main():\n    for _ in range(int(input())): print(sum(map(int, input().split())))\nasyncio.run(main())",
-    "a pool of processes": "from multiprocessing import Pool\ndef f(l): return sum(map(int, l.split()))\nif __name__ == '__main__':\n    with Pool(2) as p: print(*p.map(f, [input() for _ in range(int(input()))]), sep='\\n')",
-    "a child process": "import subprocess, sys\nfor _ in range(int(input())): print(subprocess.run([sys.executable, '-c', f'print(sum(map(int, {input()!r}.split())))'], capture_output=True, text=True).stdout.strip())",
-    "a file in the working directory": "open('x', 'w').write(open(0).read())\nfor l in list(open('x'))[1:]: print(sum(map(int, l.split())))",
-    "an atexit handler": "import atexit\nout = []\natexit.register(lambda: print('\\n'.join(out)))\nfor _ in range(int(input())): out.append(str(sum(map(int, input().split()))))",
-    "__import__ and eval": "r = __import__('sys').stdin.readline\nfor _ in range(int(r())): print(eval(r().replace(' ', '+')))",
-    "decorated print with flush": "import functools\nprint = functools.partial(print, flush=True)\nfor _ in range(int(input())): print(sum(map(int, input().split())))",
-    "nothing to stdin's end": "n = int(input())\nprint('3\\n7\\n11')",
-}
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -298,7 +249,9 @@ def test_a_builtin_is_the_candidates_only_where_the_tests_are_about_it(checker: 
 
 
 def test_the_problems_own_helpers_and_imports_are_in_force(checker: CodeChecker) -> None:
-    prompt = "from typing import List\nimport math\n\ndef poly(xs: list, x):\n    return sum(c * x ** i for i, c in enumerate(xs))\n\n"
+    prompt = (
+        "from typing import List\n\ndef poly(xs: list, x):\n    return sum(c * x ** i for i, c in enumerate(xs))\n\n"
+    )
     prompt += 'def find_zero(xs: List):\n    """A zero of the polynomial."""\n'
     tests = function(
         "def check(candidate):\n    assert abs(poly([-2, 1], candidate([-2, 1]))) < 1e-6", "find_zero", prompt=prompt
@@ -341,7 +294,7 @@ def test_cases_compare_by_the_rules_of_evalplus_and_livecodebench(checker: CodeC
     ],
 )
 def test_tests_that_could_judge_nothing_are_refused(checker: CodeChecker, tests: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="tests|outputs"):
+    with pytest.raises(ValueError, match=r"tests|outputs"):
         kind_of_tests(tests)
     assert judged(checker, tests, "print(1)")[0] == "unverifiable"
 

@@ -151,7 +151,7 @@ def test_without_bubblewrap_code_is_refused_and_unsafe_says_what_is_not_covered(
 ) -> None:
     monkeypatch.setattr(sandbox, "find_bubblewrap", lambda: None)
     find_tier.cache_clear()
-    with pytest.raises(UserError, match="bubblewrap .* is not installed; install it"):
+    with pytest.raises(UserError, match=r"bubblewrap .* is not installed; install it"):
         find_tier(allow_unsafe=False)
     tier = find_tier(allow_unsafe=True)
     find_tier.cache_clear()

@@ -222,8 +222,8 @@ def check_cases(task, names, peer):
     candidate = found(peer, task["entry_point"])
     if task.get("tagged"):
         task = {**task, "inputs": peer.decode(task["inputs"]), "outputs": peer.decode(task.get("outputs"))}
-    outputs, reference = task.get("outputs"), None
-    if outputs is None:
+    outputs, reference = task.get("outputs") or [], None
+    if "outputs" not in task:
         exec(compile(task["reference"], "reference", "exec", dont_inherit=True), names)
         reference = names[task["entry_point"]]
     inputs, done, size = task["inputs"], 0, 1
@@ -248,11 +248,12 @@ def short(value):
 
 def explain(error, task):
     """The exception, and the line of the tests that it came from."""
-    lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == "tests"]
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == "tests" and frame.lineno]
     text = f"{type(error).__name__}: {error}".rstrip(": ")
     if lines:
         source = task["code"].splitlines()
-        line = source[lines[-1].lineno - 1].strip() if lines[-1].lineno <= len(source) else ""
+        line = source[lines[-1] - 1].strip() if lines[-1] <= len(source) else ""
         return f"{text} at `{line[:200]}`"
     return text
 
