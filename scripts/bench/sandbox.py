@@ -42,7 +42,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=5, help="for each measurement")
     parser.add_argument("--humaneval", type=Path, default=HUMANEVAL)
-    parser.add_argument("--hostile", type=int, default=1000, help="verifications of the batch with hostile ones; 0: none")
+    parser.add_argument(
+        "--hostile", type=int, default=1000, help="verifications of the batch with hostile ones; 0: none"
+    )
     options = parser.parse_args()
     core = max(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {core})
@@ -84,7 +86,7 @@ def run_fresh(program: str, inputs: list[str], outputs: list[str]) -> None:
     command = bubblewrap_command(os.geteuid() == 0, installed_packages())
     command = [part for part in command if part != "--as-pid-1"]
     python = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
-    inside = "import os,sys;os.setgid({0});os.setuid({0});exec(sys.argv[1])".format(FIRST_UID)
+    inside = f"import os,sys;os.setgid({FIRST_UID});os.setuid({FIRST_UID});exec(sys.argv[1])"
     inside = inside if os.geteuid() == 0 else "import sys;exec(sys.argv[1])"
     for given, expected in zip(inputs, outputs, strict=True):
         done = subprocess.run(
@@ -93,7 +95,7 @@ def run_fresh(program: str, inputs: list[str], outputs: list[str]) -> None:
             capture_output=True,
             check=True,
             timeout=20,
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30)),  # noqa: PLW1509
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30)),
         )
         assert same_output(done.stdout, expected)
 
@@ -173,7 +175,8 @@ def hostile_batch(n: int) -> None:
     stdio = Problem("", kind="code", tests={"type": "stdio", "inputs": ["3"], "outputs": ["9"]})
     math = Problem("", answer=r"\frac{\sqrt{3}}{2}")
     fine: list[tuple[Problem, int, str]] = [
-        (stdio, 0, f"```python\n{PROGRAM}```") if i % 2 else (math, 0, rf"\boxed{{\sqrt{{3}}/2 + {i} - {i}}}") for i in range(n)
+        (stdio, 0, f"```python\n{PROGRAM}```") if i % 2 else (math, 0, rf"\boxed{{\sqrt{{3}}/2 + {i} - {i}}}")
+        for i in range(n)
     ]
     attacks: list[Any] = [*READS_INPUT_AND_OUTPUT.values(), *[None] * 20]
 
