@@ -315,7 +315,8 @@ def test_a_file_is_rescored_in_its_order(tmp_path: Path) -> None:
     counts = rescore_file(source, tmp_path / "out.jsonl", workers=2, timeout_s=1, on_progress=done.append)
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [(row["id"], row["outcome"]) for row in rows] == [
-        ("slow", "timeout"), (2, "correct"), ("c", "incorrect"), ("p", "unverifiable"), ("q", "correct"), ("r", "correct"), ("o", "unverifiable"),
+        ("slow", "timeout"), (2, "correct"), ("c", "incorrect"), ("p", "unverifiable"),
+        ("q", "correct"), ("r", "correct"), ("o", "unverifiable"),
     ]  # fmt: skip
     assert all(list(row) == ["id", "outcome", "extracted", "detail", "seconds"] for row in rows)
     assert counts == {"timeout": 1, "correct": 3, "incorrect": 1, "unverifiable": 2}

@@ -197,10 +197,9 @@ def hostile_batch(n: int) -> None:
         with VerifierPool(workers, timeout_s=1.0, code=settings) as pool:
             list(pool.verify_many(fine[:20]))
             started = time.perf_counter()
-            for verdict, seconds, is_hostile in pool.ordered(
-                lambda item: (*pool.verify_timed(item[1][0], item[1][2]), name == "with" and item[0] % 10 == 0),
-                enumerate(items),
-            ):
+            verdicts = pool.ordered(lambda item: pool.verify_timed(item[0], item[2]), items)
+            for index, (verdict, seconds) in enumerate(verdicts):
+                is_hostile = name == "with" and index % 10 == 0
                 spent += seconds if is_hostile else 0
                 assert is_hostile != (verdict.outcome == "correct"), verdict
             took[name] = time.perf_counter() - started, spent
