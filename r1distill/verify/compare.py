@@ -665,6 +665,8 @@ def same_quantity(gold: Node, answer: Node) -> Verdict:
     ours, theirs = quantity(gold), quantity(answer)
     if ours is None or theirs is None:
         return None
+    if not theirs[1]:
+        theirs = unit_in_letters(theirs[0]) or theirs
     (first, first_unit), (second, second_unit) = ours, theirs
     if not first_unit or not second_unit:
         return same_item(first, second)
@@ -706,6 +708,26 @@ def quantity(node: Node) -> tuple[Node, str] | None:
             return None
         return Node("sum", (first[0], scaled(rest[0], units[1][1] / units[0][1]))), first[1]
     return node, ""
+
+
+def unit_in_letters(node: Node) -> tuple[Node, str] | None:
+    """(203, "m^2") of a bare 203 m^2, which is a product of letters where nothing speaks of units."""
+    if node.kind not in ("product", "quotient") or letters_of(node.args[0]) - {"m", "s", "h", "g"}:
+        return None
+    if node.kind == "quotient":
+        inner = unit_in_letters(node.args[0])
+        below = unit_letters(node.args[1])
+        return (inner[0], f"{inner[1]}/{below}") if inner and below else None
+    unit = unit_letters(node.args[1])
+    return (node.args[0], unit) if unit and not letters_of(node.args[0]) else None
+
+
+def unit_letters(node: Node) -> str | None:
+    if node.kind == "letter" and measure(node.data) is not None:
+        return node.data
+    if node.kind == "power" and node.args[1].kind == "number" and (base := unit_letters(node.args[0])):
+        return f"{base}^{node.args[1].data[0]}"
+    return None
 
 
 def same_ratio(gold: Node, answer: Node) -> Verdict:
