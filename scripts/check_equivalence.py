@@ -1,7 +1,7 @@
 """Rewrites that must pass and near misses that must fail, made from real gold answers, by class; beside Math-Verify alone.
 
     python scripts/check_equivalence.py [--data ../shared/data] [--show]      rewrites of MATH-500, GSM8K and AMC
-    python scripts/check_equivalence.py --pairs PAIRS.jsonl [--show]          labelled pairs: {"gold", "answer", "equal", "class"?}
+    python scripts/check_equivalence.py --pairs PAIRS.jsonl [--show]     labelled pairs: {"gold", "answer", "equal", "class"?}
 
 Every rewrite is string surgery whose outcome is known: a fraction extended by 3, a root with its factor drawn in, an
 interval as an inequality, a near miss by one sign, digit, bracket or unit. A timeout counts as "not equal".
@@ -218,7 +218,9 @@ def tuples(gold: str) -> Variants:
 
 def sets(gold: str) -> Variants:
     parts = [part.strip() for part in gold.split(",")]
-    if len(parts) < 2 or not all(re.fullmatch(r"-?(?:\d+|\\frac\{\d+\}\{\d+\}|\d*\\sqrt\{\d+\})", part) for part in parts):
+    if len(parts) < 2 or not all(
+        re.fullmatch(r"-?(?:\d+|\\frac\{\d+\}\{\d+\}|\d*\\sqrt\{\d+\})", part) for part in parts
+    ):
         return
     if len(set(parts)) < len(parts) or all(len(part) == 3 for part in parts[1:]):
         return
