@@ -225,6 +225,20 @@ class VerifierPool:
         """Verdicts of (problem, sample, text) in the order of the items, which are read only a little ahead."""
         return self.ordered(lambda item: self.verify(item[0], item[2], item[1]), items)
 
+    def equivalent(self, first: str, second: str) -> bool | None:
+        """Whether two mathematical answers are equal; None where a comparison ended without a result (deadline, fault).
+
+        Math-Verify is not symmetric (it takes more forms for an interval than for `1 < x < 2`, say), so both directions
+        are asked, the second only where the first says no.
+        """
+        for gold, answer in ((first, second), (second, first)):
+            verdict = self.verify(Problem("", answer=gold, id="-"), rf"\boxed{{{answer}}}")
+            if verdict.outcome in ("timeout", "error"):
+                return None
+            if verdict.outcome == "correct":
+                return True
+        return False
+
     def ordered(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """`map` over the workers: in order, with at most LOOK_AHEAD items a worker in memory."""
         pending: deque[Future[Result]] = deque()
