@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1distill.records import Outcome
+from r1distill.records import Outcome, Problem, Verdict
 from r1distill.verify import VerifierPool
-from r1distill.verify.agreement import Agreement, classes_of, disagreements, majority
+from r1distill.verify.agreement import answer_classes, classes_of, disagreements, majority, panels
 
 TOWER = r"10^{10^{10}}"  # runs for ever in sympy, without any hook
 
@@ -50,25 +50,40 @@ def test_a_comparison_without_a_result_is_neither_and_leaves_the_pool_usable(poo
 
 
 def test_math_answers_are_classed_by_value_and_letters_by_letter(pool: VerifierPool) -> None:
-    agreement = Agreement(pool)
     answers = ["1/2", "3", "0.5", None, r"\frac{1}{2}", "3.0"]
-    assert agreement.classes("math", answers) == [0, 1, 0, None, 0, 1]
-    assert agreement.classes("choice", ["B", "A", None, "B"]) == [0, 1, None, 0]
-    assert agreement.classes("code", ["print(1)", "print(1)"]) == [None, None]
-    assert agreement.classes("open", ["yes", None]) == [None, None]
-    assert agreement.undecided == 0
+    assert answer_classes("math", answers, pool.equivalent) == [0, 1, 0, None, 0, 1]
+    assert answer_classes("choice", ["B", "A", None, "B"], pool.equivalent) == [0, 1, None, 0]
+    assert answer_classes("code", ["print(1)", "print(1)"], pool.equivalent) == [None, None]
+    assert answer_classes("open", ["yes", None], pool.equivalent) == [None, None]
 
 
 def test_hostile_answers_cost_a_few_deadlines_and_are_counted() -> None:
     towers = [rf"{base}^{{10^{{10}}}}" + f"+{base}" for base in range(2, 6)]
+    answers = [*towers, "7", "7.0", "7", "8"]
+    verdicts = [Verdict("p", sample, "incorrect", answer) for sample, answer in enumerate(answers)]
     with VerifierPool(workers=1, timeout_s=0.5) as pool:
-        agreement = Agreement(pool)
         pool.equivalent("1", "2")  # the worker is up
         started = time.monotonic()
-        classes = agreement.classes("math", [*towers, "7", "7.0", "7", "8"])
-    assert classes == [0, 1, 2, 3, 4, 4, 4, 5]
-    assert 0 < agreement.undecided <= 2 * len(towers)
+        [panel] = panels(verdicts, {"p": Problem("?", answer="9", id="p")}, pool)
+    assert panel.classes == [0, 1, 2, 3, 4, 4, 4, 5]
+    assert panel.against == [False] * 4 + [True] * 3 + [False]
+    assert 0 < panel.undecided <= 2 * len(towers)
     assert time.monotonic() - started < 0.5 * 2 * len(towers) + 15  # the deadlines, and new workers
+
+
+def test_every_problem_has_its_panel_in_order(pool: VerifierPool) -> None:
+    problems = {name: Problem("?", answer="5", id=name) for name in ("a", "b")}
+    problems["c"] = Problem("?", kind="choice", answer="A", id="c")
+    answers = {"a": ["5", "5.0", "6"], "b": [None, "1"], "c": ["B", "B"]}
+    verdicts = [
+        Verdict(name, sample, "correct" if answer in ("5", "5.0") else "incorrect" if answer else "no_answer", answer)
+        for name, row in answers.items()
+        for sample, answer in enumerate(row)
+    ]
+    found = list(panels(verdicts, problems, pool))
+    assert [panel.classes for panel in found] == [[0, 0, 1], [None, 0], [0, 0]]
+    assert [panel.against for panel in found] == [[False] * 3, [False] * 2, [True] * 2]
+    assert [verdict for panel in found for verdict in panel.verdicts] == verdicts
 
 
 # ---------------------------------------------------------------- classes

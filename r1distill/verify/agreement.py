@@ -5,9 +5,11 @@ Answers are grouped by what they mean, not by how they are written: `1/2` and `0
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 
-from r1distill.records import Kind, Outcome
+from r1distill.records import Kind, Outcome, Problem, Verdict
 from r1distill.verify.pool import VerifierPool
 
 MAX_UNDECIDED = 2  # comparisons without a result after which an answer is compared no more: each may cost the deadline
@@ -16,27 +18,44 @@ MAX_ANSWER_CHARACTERS = 2_000  # a worker cuts longer ones off, so that nothing 
 Equivalent = Callable[[str, str], bool | None]
 
 
-class Agreement:
-    """Classes of answers by the workers of a pool. `undecided` counts comparisons that ended without a result."""
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """The verdicts on the samples of one problem, side by side."""
 
-    def __init__(self, pool: VerifierPool) -> None:
-        self.pool = pool
-        self.undecided = 0
+    verdicts: list[Verdict]
+    classes: list[int | None]
+    against: list[bool]  # as `disagreements` finds them
+    undecided: int  # comparisons that ended without a result
 
-    def classes(self, kind: Kind, answers: Sequence[str | None]) -> list[int | None]:
-        """The class of each answer to one problem, as `classes_of` numbers them.
 
-        Mathematical answers are compared by the pool; choices are letters, equal or not. Programs and open answers have
-        no classes: None for each.
-        """
-        if kind == "math":
-            return classes_of(answers, self.compare)
-        return classes_of(answers, different) if kind == "choice" else [None] * len(answers)
+def panels(verdicts: Iterable[Verdict], problems: Mapping[str, Problem], pool: VerifierPool) -> Iterator[Panel]:
+    """A panel for each problem, in order. Verdicts of one problem come together, as the stages write them."""
 
-    def compare(self, first: str, second: str) -> bool | None:
-        equal = self.pool.equivalent(first, second)
-        self.undecided += equal is None
-        return equal
+    def panel_of(group: list[Verdict]) -> Panel:
+        results: list[bool | None] = []
+
+        def equivalent(first: str, second: str) -> bool | None:
+            results.append(pool.equivalent(first, second))
+            return results[-1]
+
+        kind = problems[group[0].problem_id].kind
+        classes = answer_classes(kind, [verdict.extracted for verdict in group], equivalent)
+        against = disagreements([verdict.outcome for verdict in group], classes)
+        return Panel(group, classes, against, results.count(None))
+
+    groups = (list(group) for _, group in groupby(verdicts, key=lambda verdict: verdict.problem_id))
+    return pool.ordered(panel_of, groups)
+
+
+def answer_classes(kind: Kind, answers: Sequence[str | None], equivalent: Equivalent) -> list[int | None]:
+    """The class of each extracted answer to one problem, as `classes_of` numbers them.
+
+    Mathematical answers are compared by `equivalent`; choices are letters, equal or not. Programs and open answers have
+    no classes: None for each.
+    """
+    if kind == "math":
+        return classes_of(answers, equivalent)
+    return classes_of(answers, different) if kind == "choice" else [None] * len(answers)
 
 
 def different(first: str, second: str) -> bool:
