@@ -115,13 +115,19 @@ def verify(
     out: Annotated[Path | None, typer.Option("--out", help="Where the verdicts on --file go (JSONL).")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes for --file.")] = 2,
     timeout_s: Annotated[float, typer.Option("--timeout-s", min=0.01, help="Seconds for one reply of --file.")] = 10.0,
+    sandbox: Annotated[
+        str, typer.Option("--sandbox", help="For programs of --file: required (bubblewrap), or unsafe.")
+    ] = "required",
     dry_run: DryRun = False,
 ) -> None:
     """Judge traces: traces → verdicts. With --file, any published generations."""
     if file is not None:
         if out is None or recipe is not None:
             raise UserError("verify --file IN.jsonl needs --out OUT.jsonl and no recipe")
-        counts = room("verify.rescore").rescore_file(file, out, workers=workers, timeout_s=timeout_s)
+        if sandbox not in ("required", "unsafe"):
+            raise UserError(f"--sandbox {sandbox}: it must be required or unsafe")
+        code = room("verify.code").CodeSettings(allow_unsafe=sandbox == "unsafe")
+        counts = room("verify.rescore").rescore_file(file, out, workers=workers, timeout_s=timeout_s, code=code)
         print(
             f"{counts.total()} verdicts in {out}: " + ", ".join(f"{n} {outcome}" for outcome, n in counts.most_common())
         )

@@ -55,9 +55,8 @@ STAGE_NAMES = tuple(stage.name for stage in STAGES)
 # keys (and all below them) that change how fast a stage is and not what comes out of it
 SPEED_ONLY = (
     "teacher.urls", "teacher.api_key_env", "teacher.timeout_s", "teacher.retries", "teacher.engine",
-    "generate.concurrency", "train.launch", "eval.concurrency", "eval.engine",
-    "verify.timeout_s", "verify.workers", "verify.memory_gb", "verify.judge.urls", "verify.judge.api_key_env",
-    "verify.judge.timeout_s", "verify.judge.retries", "verify.judge.concurrency",
+    "generate.concurrency", "verify.workers", "verify.judge.urls", "verify.judge.api_key_env", "verify.judge.timeout_s",
+    "verify.judge.retries", "verify.judge.concurrency", "train.launch", "eval.concurrency", "eval.engine",
 )  # fmt: skip
 # keys of generate that can change while the samples taken so far stay good
 EXTENDING = (

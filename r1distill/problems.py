@@ -9,17 +9,19 @@ from typing import Any, get_args
 
 import pyarrow.parquet as pq
 
+from r1distill.code_columns import pairs, read_tests
 from r1distill.errors import UserError, require_packages
 from r1distill.prompting import LETTERS
 from r1distill.records import Kind, Problem
 from r1distill.resources import find_file
+from r1distill.verify.code import kind_of_tests
 from r1distill.verify.extract import last_boxed
 
 KINDS = get_args(Kind)
 # Columns of the public sets (OpenR1, OpenThoughts, OpenMathReasoning, GSM8K, MATH, Mixture-of-Thoughts), ours first.
 # `solution` comes last: where a set has both, `answer` is the short form.
 COLUMNS: dict[str, tuple[str, ...]] = {
-    "problem": ("problem", "question", "prompt", "instruction"),
+    "problem": ("problem", "question", "prompt", "instruction", "question_content", "description", "text"),
     "kind": ("kind",),
     "answer": ("answer", "expected_answer", "final_answer", "gold", "target", "ground_truth", "solution"),
     "tests": ("tests",),
@@ -145,7 +147,7 @@ def to_problem(row: dict[str, Any], place: str, columns: dict[str, str], default
     text = values["problem"]
     if not isinstance(text, str):
         raise UserError(f"{place}: no problem text; it is looked for in {', '.join(names['problem'])}")
-    choices, tests = values["choices"], table(values["tests"], "tests", place)
+    choices, tests = values["choices"], code_tests(values["tests"], row, place)
     meta = table(row.get("meta"), "meta", place) or {}
     kind = values["kind"] or ("code" if tests else "choice" if choices else "math")
     if kind not in KINDS:
@@ -164,8 +166,8 @@ def to_problem(row: dict[str, Any], place: str, columns: dict[str, str], default
         raise UserError(
             f"{place}: answer = {answer!r} is not the letter of one of its {len(choices)} choices (A, B, …)"
         )
-    if kind == "code" and not tests:
-        raise UserError(f"{place}: a code problem without tests; give `tests` (design: stdio, function or asserts)")
+    if kind == "code":
+        check_tests(tests, place)
     return Problem(
         problem=text.strip(),
         kind=kind,
@@ -197,6 +199,32 @@ def table(value: Any, name: str, place: str) -> dict[str, Any] | None:
     if value is not None and not isinstance(value, dict):
         raise UserError(f"{place}: {name} is a {type(value).__name__}; it must be an object")
     return value
+
+
+def code_tests(value: Any, row: dict[str, Any], place: str) -> dict[str, Any] | None:
+    """The tests of a code problem: ours, or those of a public set (r1distill/code_columns.py)."""
+    if isinstance(value, str) and not value.lstrip().startswith("["):
+        value = table(value, "tests", place)
+    if isinstance(value, dict):
+        return value
+    try:
+        value = json.loads(value) if isinstance(value, str) else value
+        if value is not None and pairs(value) is None:
+            raise UserError(f"{place}: tests is a list; it must be an object, or a list of {{input, output}}")
+        return read_tests({**row, "tests": value})
+    except (ValueError, KeyError, TypeError, IndexError, SyntaxError, RecursionError) as error:
+        raise UserError(f"{place}: its tests cannot be read ({type(error).__name__}: {error}); mend the row") from None
+
+
+def check_tests(tests: dict[str, Any] | None, place: str) -> None:
+    try:
+        if not tests:
+            raise ValueError("a code problem without tests")
+        kind_of_tests(tests)
+    except ValueError as error:
+        raise UserError(
+            f"{place}: {error}; give `tests` as stdio, function or asserts (README, code problems)"
+        ) from None
 
 
 def answer_of(value: Any, place: str) -> str | None:

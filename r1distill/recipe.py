@@ -137,6 +137,14 @@ class Verify(Section):
     """Worker processes."""
     memory_gb: float = Field(default=4, gt=0)
     """Address space of a worker."""
+    sandbox: Literal["required", "unsafe"] = "required"
+    """Where programs are run: `required` refuses to without bubblewrap, `unsafe` runs them in what there is."""
+    test_timeout_s: float = Field(default=6, gt=0)
+    """CPU time of a program for one test; the wall time may be three times that and 5 s."""
+    total_timeout_s: float = Field(default=60, gt=0)
+    """CPU time of a program for all of its tests."""
+    program_memory_gb: float = Field(default=2, gt=0)
+    """Memory in use by all processes of a program."""
     judge: Judge | None = None
     """Absent: the rules alone decide."""
 

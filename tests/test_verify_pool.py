@@ -301,13 +301,20 @@ def test_a_file_is_rescored_in_its_order(tmp_path: Path) -> None:
         "",
         {"id": "c", "kind": "choice", "response": "Answer: B", "answer": "A", "choices": ["x", "y"]},
         {"id": "p", "kind": "code", "response": "```\n```", "tests": {"type": "asserts", "code": ""}},
+        {
+            "id": "q",
+            "kind": "code",
+            "response": "```py\nprint(int(input()) + 1)\n```",
+            "tests": {"type": "stdio", "inputs": ["1", "2"], "outputs": ["2", "3"]},
+        },
+        {"id": "r", "kind": "code", "response": "```py\nprint(2)\n```", "tests": [{"input": "1", "output": "2"}]},
         {"id": "o", "kind": "open", "response": "hm"},
     )
     done: list[int] = []
     counts = rescore_file(source, tmp_path / "out.jsonl", workers=2, timeout_s=1, on_progress=done.append)
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [(row["id"], row["outcome"]) for row in rows] == [
-        ("slow", "timeout"), (2, "correct"), ("c", "incorrect"), ("p", "unverifiable"), ("o", "unverifiable"),
+        ("slow", "timeout"), (2, "correct"), ("c", "incorrect"), ("p", "unverifiable"), ("q", "correct"), ("r", "correct"), ("o", "unverifiable"),
     ]  # fmt: skip
     assert all(list(row) == ["id", "outcome", "extracted", "detail", "seconds"] for row in rows)
     assert counts == {"timeout": 1, "correct": 1, "incorrect": 1, "unverifiable": 2}

@@ -21,7 +21,8 @@ from r1distill.recipe import Problems, Recipe, Teacher, Verify
 from r1distill.records import Outcome, Problem, Trace
 from r1distill.run import Clock, Run
 from r1distill.store import write_records
-from r1distill.verify.pool import VerifierPool
+from r1distill.verify.code import check_settings
+from r1distill.verify.settings import code_settings, open_pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,9 @@ def sample_jobs(
 
     Returns for each job counts over all attempts, and of this one: {"samples", "failed", "tokens", "new_tokens", …}.
     """
-    with VerifierPool(verify.workers, verify.timeout_s, verify.memory_gb) as pool:
+    if any(problem.kind == "code" for job in jobs for problem in job.problems):
+        check_settings(code_settings(verify))  # before the first sample: no sandbox, no verdict
+    with open_pool(verify) as pool:
 
         def judge(problem: Problem, text: str, sample: int) -> Outcome:
             return pool.verify(problem, text, sample).outcome

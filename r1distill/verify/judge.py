@@ -28,7 +28,7 @@ from r1distill.resources import read_file
 from r1distill.run import Clock
 from r1distill.store import read_records, write_records
 from r1distill.verify.agreement import panels
-from r1distill.verify.pool import VerifierPool
+from r1distill.verify.settings import open_pool
 
 MAX_SHOWN_CHARACTERS = 2_000  # of a reply, from its end: the judge decides on an answer, not on an essay
 PLACES = ("{problem}", "{reference}", "{answer}", "{boundary}")
@@ -100,7 +100,7 @@ def against_others(verdicts: Path, problems: dict[str, Problem], verify: Verify,
     """(problem id, sample) of the verdicts that stand against the other samples, where the judge is asked about them."""
     if "disagreement" not in judge.ask:
         return set()
-    with VerifierPool(verify.workers, verify.timeout_s, verify.memory_gb) as pool:
+    with open_pool(verify) as pool:
         return {
             (verdict.problem_id, verdict.sample)
             for panel in panels(read_records(verdicts, Verdict), problems, pool)

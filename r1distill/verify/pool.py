@@ -23,12 +23,15 @@ from typing import Any, TypeVar, get_args
 
 from r1distill.errors import UserError
 from r1distill.records import Outcome, Problem, Verdict
+from r1distill.verify.code import CodePool, CodeSettings
+from r1distill.verify.worker import cut
 
 START_TIMEOUT_S = 120.0  # importing sympy takes 0.5 s, on a loaded machine with a cold disk a good deal longer
 MAX_REPLY_BYTES = 1_000_000
 LOOK_AHEAD = 4  # items a worker, so that none idles while the first of the row is slow
 PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 OUTCOMES = get_args(Outcome)
+CODE_VERIFIER = "r1distill code 1"  # raise it when a rule changes so that a verdict could differ
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -143,12 +146,20 @@ class VerifierPool:
     not count against the deadline of an item. Use it as a context manager; `close` kills every worker.
     """
 
-    def __init__(self, workers: int = 1, timeout_s: float = 10.0, memory_gb: float = 4.0) -> None:
+    def __init__(
+        self,
+        workers: int = 1,
+        timeout_s: float = 10.0,
+        memory_gb: float = 4.0,
+        code: CodeSettings = CodeSettings(),  # noqa: B008 - frozen
+    ) -> None:
         if workers < 1 or timeout_s <= 0 or memory_gb <= 0:
             raise UserError(
                 f"workers = {workers}, timeout_s = {timeout_s}, memory_gb = {memory_gb}: all of them must be positive"
             )
         self.workers, self.timeout_s, self.memory_gb = workers, timeout_s, memory_gb
+        self.code_settings = code
+        self.code: CodePool | None = None  # started by the first code problem
         self.idle: queue.LifoQueue[Worker | None] = queue.LifoQueue()  # None: one that is not started
         for _ in range(workers):
             self.idle.put(None)
@@ -173,6 +184,8 @@ class VerifierPool:
             return  # a fork inherited the pool, but the workers are its parent's
         with self.lock:
             self.closed = True
+        if self.code is not None:
+            self.code.close()
         self.starter.shutdown(wait=True)
         with self.lock:
             workers, self.alive = self.alive, set()
@@ -195,6 +208,8 @@ class VerifierPool:
 
     def verify_timed(self, problem: Problem, text: str, sample: int = 0) -> tuple[Verdict, float]:
         """The verdict and how many seconds it took, without the wait for an idle worker and its start."""
+        if problem.kind == "code":
+            return self.verify_program(problem, text, sample)
         worker = self.idle.get()
         try:
             if worker is not None and worker.process.poll() is not None:  # it died while idle: not the item's fault
@@ -219,6 +234,19 @@ class VerifierPool:
         finally:
             self.idle.put(worker)
         verdict = Verdict(problem_id=problem.id, sample=sample, **reply)
+        return verdict, seconds
+
+    def verify_program(self, problem: Problem, text: str, sample: int) -> tuple[Verdict, float]:
+        """As verify_timed, by running the program. Raises UserError where no sandbox works."""
+        with self.lock:
+            if self.closed:
+                raise RuntimeError("the verifier pool is closed")
+            if self.code is None:
+                self.code = CodePool(self.workers, self.code_settings)
+        (outcome, extracted, detail), seconds = self.code.check(problem, text)
+        verdict = Verdict(
+            problem.id, sample, outcome, cut(extracted), detail, f"{CODE_VERIFIER} / {self.code.tier.version}"
+        )
         return verdict, seconds
 
     def verify_many(self, items: Iterable[tuple[Problem, int, str]]) -> Iterator[Verdict]:

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 from r1distill.errors import UserError
+from r1distill.problems import code_tests
 from r1distill.records import Kind, Problem
 from r1distill.store import replacing
+from r1distill.verify.code import CodeSettings
 from r1distill.verify.pool import VerifierPool
 
 KINDS = get_args(Kind)
@@ -16,7 +18,13 @@ NEEDED: dict[str, tuple[str, ...]] = {"math": ("answer",), "choice": ("answer",)
 
 
 def rescore_file(
-    input: Path, output: Path, *, workers: int, timeout_s: float, on_progress: Callable[[int], None] | None = None
+    input: Path,
+    output: Path,
+    *,
+    workers: int,
+    timeout_s: float,
+    code: CodeSettings = CodeSettings(),  # noqa: B008 - frozen
+    on_progress: Callable[[int], None] | None = None,
 ) -> Counter[str]:
     """Judge the lines {"id", "kind", "response", "answer" | "tests" | "choices"} of `input`; `kind` defaults to "math".
 
@@ -25,7 +33,11 @@ def rescore_file(
     naming `path:line` of a line that cannot be judged.
     """
     counts: Counter[str] = Counter()
-    with VerifierPool(workers, timeout_s) as pool, replacing(output) as temporary, temporary.open("w") as file:
+    with (
+        VerifierPool(workers, timeout_s, code=code) as pool,
+        replacing(output) as temporary,
+        temporary.open("w") as file,
+    ):
 
         def judge(item: tuple[Any, Problem, str]) -> dict[str, Any]:
             name, problem, response = item
@@ -78,10 +90,12 @@ def to_item(line: bytes, place: str) -> tuple[Any, Problem, str]:
         raise UserError(f"{place}: answer is a {type(answer).__name__}; it must be a string or a number")
     if choices is not None and not isinstance(choices, list):
         raise UserError(f"{place}: choices is a {type(choices).__name__}; it must be a list of strings")
+    tests = code_tests(row.get("tests"), row, place) if kind == "code" else None
     problem = Problem(
-        problem="",
+        problem=str(row.get("problem") or ""),
         kind=kind,
         answer=None if answer is None else str(answer),
+        tests=tests,
         choices=None if choices is None else [str(choice) for choice in choices],
         id=str(row["id"]) or "-",
     )

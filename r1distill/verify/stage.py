@@ -14,7 +14,7 @@ from r1distill.records import Problem, Trace, Verdict
 from r1distill.run import Clock, Run
 from r1distill.store import read_records, write_records
 from r1distill.verify.judge import judge_verdicts
-from r1distill.verify.pool import VerifierPool
+from r1distill.verify.settings import open_pool
 
 
 def verify_stage(run: Run, clock: Clock) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def verify_traces(
             yield problems[trace.problem_id], trace.sample, trace.text
 
     with (
-        VerifierPool(settings.workers, settings.timeout_s, settings.memory_gb) as pool,
+        open_pool(settings) as pool,
         Progress(label, total) as progress,
     ):
 
