@@ -9,10 +9,18 @@ so each stratum h counts with its size N_h and not with the number of its cases:
 
 with p_h the marked share of right replies (the combined ratio estimator: Cochran, Sampling Techniques, 1977, section
 6.11), and the same with the shares of wrong replies for the false-positive rate. No stratum mixes accepted and rejected
-traces, so A and B are independent. Their interval: Wilson's for each p_h, cut to what the unmarked traces of the stratum
-leave possible, combined by the method of variance estimates recovery (Zou, Huang, Zhang, "A note on confidence interval
-estimation for a linear function of binomial proportions", 2009) for (1 - r) A - r B; the interval of the rate r holds
-the r for which that of this difference holds 0 (as Fieller's does). It stays in [0, 1] and has a width at 0 %.
+traces, so A and B are independent. Their interval:
+
+1. for each stratum, the exact limits of how many of its N_h traces are right, from the hypergeometric distribution as
+   Clopper and Pearson's are from the binomial (Buonaccorsi, "A Note on Confidence Intervals for Proportions in Finite
+   Populations", 1987), half a trace wider on each side because a count is compared with a continuous sum; a stratum of
+   which every trace is marked has no uncertainty;
+2. the limits combined by the method of variance estimates recovery (Zou, Huang, Zhang, "A note on confidence interval
+   estimation for a linear function of binomial proportions", 2009) for (1 - r) A - r B;
+3. the interval of the rate holds those r for which that of this difference holds 0, as Fieller's does for a ratio.
+
+It stays in [0, 1] and has a width at 0 %. tests/test_rates.py simulates its coverage. Wilson's limits in place of the
+exact ones covered as little as 89 % where errors are rare in a large stratum.
 
 The rates are those of the traces of this run as they were sampled for the audit, the ones that say nothing outside
 their thinking left out. Replies marked `unsure` count as not marked.
@@ -20,6 +28,7 @@ their thinking left out. Replies marked `unsure` count as not marked.
 
 import json
 import math
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,10 +36,10 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from r1distill.errors import UserError
-from r1distill.evaluate.metrics import wilson
 
 Mark = Literal["right", "wrong", "unsure"]
 MARKS = get_args(Mark)
+TAIL = 0.025  # on each side of a 95 % interval
 HALVINGS = 60  # of [0, 1] on the way to a limit: to the precision of a float
 
 
@@ -77,14 +86,36 @@ def count_of(strata: Sequence[Stratum], mark: Literal["right", "wrong"]) -> Shar
     estimate = below = above = 0.0
     for stratum in strata:
         hits, marked = getattr(stratum, mark), stratum.right + stratum.wrong
-        share = hits / marked
-        low, high = wilson(share, marked)
-        low = max(low, hits / stratum.traces)
-        high = min(high, (hits + stratum.traces - marked) / stratum.traces)
-        estimate += stratum.traces * share
-        below += (stratum.traces * (share - low)) ** 2
-        above += (stratum.traces * (high - share)) ** 2
+        expected = stratum.traces * hits / marked
+        low, high = count_limits(hits, marked, stratum.traces)
+        estimate += expected
+        below += (expected - low) ** 2
+        above += (high - expected) ** 2
     return Share(estimate, math.sqrt(below), math.sqrt(above))
+
+
+def count_limits(hits: int, marked: int, traces: int) -> tuple[float, float]:
+    """95 % limits of the number of hits among `traces` of which `marked` were drawn and `hits` found."""
+    if marked == traces:
+        return hits, hits
+    possible = range(hits, traces - marked + hits + 1)
+    # the chance of so many hits or more grows with the number there is, that of so few or fewer falls
+    low = bisect_left(possible, TAIL, key=lambda count: chance(range(hits, marked + 1), count, marked, traces))
+    high = bisect_right(possible, -TAIL, key=lambda count: -chance(range(hits + 1), count, marked, traces))
+    return max(0.0, possible[low] - 0.5), min(float(traces), possible[high - 1] + 0.5)
+
+
+def chance(outcomes: range, count: int, marked: int, traces: int) -> float:
+    """That the number of hits is one of `outcomes` when `marked` of `traces` are drawn and `count` of all are hits."""
+    feasible = range(max(outcomes.start, marked - traces + count), min(outcomes.stop, marked + 1, count + 1))
+    every = log_choose(traces, marked)
+    return math.fsum(
+        math.exp(log_choose(count, hits) + log_choose(traces - count, marked - hits) - every) for hits in feasible
+    )
+
+
+def log_choose(n: int, k: int) -> float:
+    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
 
 
 def rate(part: Share, rest: Share) -> dict[str, Any]:
