@@ -34,7 +34,8 @@ MAX_SHOWN_CHARACTERS = 2_000  # of a reply, from its end: the judge decides on a
 PLACES = ("{problem}", "{reference}", "{answer}", "{boundary}")
 NAME = "judge "  # how the verifier of its verdicts begins
 DETAIL = re.compile(r"judge: \w+; rules: (\w+)")
-VERDICT_LINE = re.compile(r"[\s*_`#>]*VERDICT:[\s*_`]*(EQUAL|DIFFERENT|NONE)[\s*_`.]*")
+VERDICT_LINE = re.compile(r"[\s*_`#>]*VERDICT (\w+):[\s*_`]*(EQUAL|DIFFERENT|NONE)[\s*_`.]*")
+BOUNDARY_DIGITS = 8
 OUTCOMES: dict[str, Outcome] = {"EQUAL": "correct", "DIFFERENT": "incorrect", "NONE": "no_answer"}
 
 
@@ -78,8 +79,8 @@ def judge_verdicts(
 
     def judged() -> Iterator[Verdict]:
         for verdict in read_records(verdicts, Verdict):
-            question = questions.of_trace.get((verdict.problem_id, verdict.sample))
-            final = verdict if question is None else with_reply(verdict, replies[question], verifier, counts)
+            question = questions.by_id.get(questions.of_trace.get((verdict.problem_id, verdict.sample), ""))
+            final = with_reply(verdict, replies[question.id], question, verifier, counts) if question else verdict
             outcomes[final.outcome] += 1
             yield final
 
@@ -148,7 +149,8 @@ def shown_answer(trace: Trace, verdict: Verdict) -> str:
 def question_of(prompt: Prompt, problem: Problem, shown: str) -> Problem:
     """The prompt with everything put in, in one pass: braces in a reply stay as they are.
 
-    The boundary is a hash of all that it encloses, so that no reply can contain it and pretend to end there.
+    The boundary is a hash of all that it encloses. No reply can know it: none can pretend to end, and a judge that
+    repeats a verdict written in one has not given its own.
     """
     choices = [f"{letter}. {choice}" for letter, choice in zip(LETTERS, problem.choices or [], strict=False)]
     reference = problem.answer or ""
@@ -156,10 +158,10 @@ def question_of(prompt: Prompt, problem: Problem, shown: str) -> Problem:
         "{problem}": "\n".join([problem.problem, *choices]),
         "{reference}": reference,
         "{answer}": shown,
-        "{boundary}": content_id(problem.problem, choices, reference, shown),
+        "{boundary}": content_id(problem.problem, choices, reference, shown)[:BOUNDARY_DIGITS],
     }
     text = re.sub("|".join(map(re.escape, PLACES)), lambda place: values[place[0]], prompt.text)
-    return Problem(text, kind="open")
+    return Problem(text, kind="open", meta={"boundary": values["{boundary}"]})
 
 
 def job_of(judge: Judge, folder: Path, questions: list[Problem], label: str) -> Job:
@@ -193,12 +195,12 @@ def ask(job: Job, judge: Judge, verify: Verify, clock: Clock) -> dict[str, int]:
     return {"cached": cached, "tokens": counts["tokens"]}
 
 
-def with_reply(verdict: Verdict, reply: Trace, verifier: str, counts: dict[str, int]) -> Verdict:
+def with_reply(verdict: Verdict, reply: Trace, question: Problem, verifier: str, counts: dict[str, int]) -> Verdict:
     """The verdict after the judge's reply, marked as the judge's; that of the rules where the reply says nothing."""
     if reply.finish_reason == "error":
         counts["refused"] += 1
         return verdict
-    outcome = outcome_of(reply)
+    outcome = outcome_of(reply, question.meta["boundary"])
     if outcome is None:
         counts["unreadable"] += 1
         return verdict
@@ -211,11 +213,11 @@ def with_reply(verdict: Verdict, reply: Trace, verifier: str, counts: dict[str, 
     )
 
 
-def outcome_of(reply: Trace) -> Outcome | None:
+def outcome_of(reply: Trace, boundary: str) -> Outcome | None:
     """What the last line of a judge's reply says, outside its thinking; None where that is no verdict, or was cut off."""
     lines = reply.answer.split("\n")  # stripped, so that the last one is not empty
     match = VERDICT_LINE.fullmatch(lines[-1])
-    return OUTCOMES[match[1]] if match and reply.finish_reason == "stop" else None
+    return OUTCOMES[match[2]] if match and match[1] == boundary and reply.finish_reason == "stop" else None
 
 
 def rules_outcome(verdict: Verdict) -> Outcome | None:
