@@ -2,6 +2,8 @@
 
 import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -144,6 +146,31 @@ def test_a_sealed_input_is_read_only_and_an_output_is_read_from_its_start() -> N
     assert contents(output, 2) == b"ab"
     os.close(sealed)
     os.close(output)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="these tests are running as an ordinary user already")
+def test_all_of_it_holds_for_an_ordinary_user_too(tmp_path: Path) -> None:
+    """Root's sandbox is made otherwise than that of a user, so that the harshest programs are tried in both."""
+    if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
+        pytest.skip("root may not make a mount namespace here (unshare -m), which as_ordinary_user.sh needs")
+    script = Path(__file__).resolve().parents[1] / "scripts" / "as_ordinary_user.sh"
+    names = "bomb or odd or frames or mounts or outside or shm or privileges or equal or memory or daemon or namespaces"
+    command = [
+        script,
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--no-cov",
+        __file__,
+        "-k",
+        names,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+    assert " passed" in done.stdout
 
 
 def test_without_bubblewrap_code_is_refused_and_unsafe_says_what_is_not_covered(

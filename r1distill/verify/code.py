@@ -191,6 +191,8 @@ class CodeChecker:
     ) -> tuple[Outcome, str]:
         if judge.end in ("cpu", "wall"):
             return "timeout", f"no verdict within {limits.cpu_s:g} s of CPU and {limits.wall_s:g} s"
+        if judge.end == "memory":  # what fills the tests' process comes from the program
+            return "incorrect", f"over {limits.resident_bytes / 2**30:g} GB of memory for its results"
         try:
             verdict = json.loads(said)
         except ValueError:

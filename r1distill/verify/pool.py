@@ -28,7 +28,7 @@ from r1distill.verify.worker import cut
 
 START_TIMEOUT_S = 120.0  # importing sympy takes 0.5 s, on a loaded machine with a cold disk a good deal longer
 MAX_REPLY_BYTES = 1_000_000
-LOOK_AHEAD = 4  # items a worker, so that none idles while the first of the row is slow
+LOOK_AHEAD = 64  # items a worker, so that none idles while the first of the row is slow
 PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 OUTCOMES = get_args(Outcome)
 CODE_VERIFIER = "r1distill code 1"  # raise it when a rule changes so that a verdict could differ

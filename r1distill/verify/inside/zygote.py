@@ -90,7 +90,7 @@ def fresh_files(config: dict, first: bool = False) -> None:
     """Empty writable folders. A new tmpfs costs a millisecond, so that an unused one stays."""
     for path in config["writable"]:
         if config["namespaces"]:
-            if first or os.listdir(path):
+            if first or is_touched(path):
                 confine.mount_fresh(path, TMP_BYTES, TMP_INODES)
         elif os.listdir(path):
             for name in os.listdir(os.fsencode(path)):
@@ -99,6 +99,13 @@ def fresh_files(config: dict, first: bool = False) -> None:
                     shutil.rmtree(entry, ignore_errors=True)
                 else:
                     os.unlink(entry)
+
+
+def is_touched(path: str) -> bool:
+    try:
+        return bool(os.listdir(path)) or os.stat(path).st_mode & 0o7777 != 0o1777
+    except OSError:
+        return True
 
 
 def run(request: dict, descriptors: list[int], control: socket.socket, config: dict, filter_program) -> dict:
