@@ -146,6 +146,14 @@ def test_answers_that_cannot_be_compared_are_given_up_and_the_others_are_not() -
     assert asked["bad 1"] == asked["bad 2"] == 2
 
 
+def test_an_answer_that_was_compared_once_is_not_given_up_for_the_faults_of_others() -> None:
+    def equivalent(first: str, second: str) -> bool | None:
+        return None if "bad" in first + second else same_number(first, second)
+
+    answers = ["7", "7", "7", "8", "8", "bad", "badly", "7.00000"]  # in the order in which they are looked at
+    assert classes_of(answers, equivalent) == [0, 0, 0, 1, 1, 2, 3, 0]
+
+
 # ---------------------------------------------------------------- the majority
 
 

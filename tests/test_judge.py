@@ -156,7 +156,7 @@ def test_without_a_reference_an_answer_or_a_reply_nobody_is_asked(tmp_path: Path
     program = Problem("Write f.", kind="code", tests=NO_PROGRAM, answer="def f(): return 1")
     with server_for() as server:
         run = run_with(
-            tmp_path, server, (NO_REFERENCE, ["A feeling."]), (program, ["```python\ndef f(): return 1\n```"]),
+            tmp_path, server, (NO_REFERENCE, ["A feeling."]), (program, ["I would write a function."]),
             (WORDS, ["<think>\nthe dog, of cour"]),
         )  # fmt: skip
         failed = trace_of(SUM, 0, "", reason="error", error="refused")

@@ -256,8 +256,8 @@ class VerifierPool:
     def equivalent(self, first: str, second: str) -> bool | None:
         """Whether two mathematical answers are equal; None where a comparison ended without a result (deadline, fault).
 
-        Math-Verify is not symmetric (it takes more forms for an interval than for `1 < x < 2`, say), so both directions
-        are asked, the second only where the first says no.
+        Math-Verify's comparison is not symmetric by design (the reference comes first), so both directions are asked, the
+        second only where the first says no.
         """
         for gold, answer in ((first, second), (second, first)):
             verdict = self.verify(Problem("", answer=gold, id="-"), rf"\boxed{{{answer}}}")
