@@ -42,6 +42,20 @@ def letter_of(content: str, letters: str, choices: Sequence[str] = ()) -> str | 
     return None
 
 
+LABELLED = re.compile(
+    r"\$?\s*(?:\\(?:text|textbf|mathrm|mathbf)\s*\{\s*)?\(([A-E])\)\s*\}?\s*(?:\\[ ,:;!]|\\q?quad|[~:.\s])*(.*?)\s*\$?", re.DOTALL
+)
+
+
+def labelled_choice(answer: str) -> tuple[str, str] | None:
+    """(letter, text) of `(B) 12` or `\\textbf{(E)}\\ \\frac{3}{8}`, as answers of contests with choices are kept; else None."""
+    match = LABELLED.fullmatch(answer.strip())
+    if not match or re.match(r"\(|,|and\b|or\b", match[2]):
+        return None
+    text = match[2].strip()
+    return match[1], text.removesuffix("}") if text.count("}") > text.count("{") else text
+
+
 def stated_letter(text: str, letters: str) -> str | None:
     """The letter after the last "answer is" or "Answer:"; where there is none, after the last "option" or "choice"."""
     wrapped = WRAPPED.format(letters=letters)

@@ -13,20 +13,15 @@ from typing import Any
 import sympy
 from math_verify import LatexExtractionConfig, parse, verify
 
-from r1distill.verify.plain import (
-    as_words,
-    in_base,
-    normalised,
-    plain_number,
-    same_number,
-    same_string,
-    without_name,
-)
+from r1distill.verify.choice import labelled_choice
+from r1distill.verify.compare import Unreadable, same_answer
+from r1distill.verify.phrases import same_phrase
+from r1distill.verify.plain import check_plain, normalised
 
 MAX_ANSWER_CHARACTERS = 2_000
 GUARD_DIGITS = 30  # Math-Verify chops differences below about 1e-15 to 0, so that 1/2^99 passes for 1/2^98
 GUARD_RELATIVE = sympy.Float("1e-9")
-LETTER = re.compile(r"[a-zA-Z]|\([a-zA-Z]\)")
+HAS_WORDS = re.compile(r"\\(?:text|mathrm|mbox)\w*\s*\{[^}]*[a-zA-Z]{2}|(?<![\\a-zA-Z])[a-zA-Z]{4,}")
 LATEX = [LatexExtractionConfig(boxed_match_priority=0)]
 
 logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns at every start that its own timeout is off
@@ -41,43 +36,44 @@ def check_math(gold: str, extracted: str) -> tuple[bool, str]:
     for name, text in (("answer", extracted), ("gold answer", gold)):
         if len(text) > MAX_ANSWER_CHARACTERS:
             return False, f"the {name} has {len(text):,} characters; the limit is {MAX_ANSWER_CHARACTERS:,}"
-    decided = check_plain(gold, extracted)
-    return check_symbolic(gold, extracted) if decided is None else decided
+    for rule in (check_plain, check_choice, check_engine, check_words):
+        decided = rule(gold, extracted)
+        if decided is not None:
+            return decided
+    if HAS_WORDS.search(gold) or HAS_WORDS.search(extracted):
+        return False, "words and mathematics that are not understood"
+    return check_symbolic(gold, extracted)
 
 
-def check_plain(gold: str, extracted: str) -> tuple[bool, str] | None:
-    """The fast exact path; None where it cannot decide."""
-    left, right = normalised(gold), normalised(extracted)
-    if same_string(left, right):
-        return True, "same text"
-    if ("=" in left) != ("=" in right):
-        left, right = without_name(left), without_name(right)
-        if same_string(left, right):
-            return True, "same text"
-    gold_number, number = plain_number(left), plain_number(right)
-    if gold_number and number:
-        return same_number(gold_number, number), "exact numbers"
-    gold_base, base = in_base(left), in_base(right)
-    if gold_base and base:
-        return gold_base == base, "numbers in a base"
-    if gold_base and right.isdigit():
-        return gold_base[0] == right.lstrip("0"), "numbers in a base"
-    gold_words, words = as_words(gold), as_words(extracted)
-    if gold_words and words:
-        return gold_words == words, "words"
-    if LETTER.fullmatch(left) and LETTER.fullmatch(right) and "(" in left + right:
-        return left.strip("()") == right.strip("()"), "letters"
-    if (is_set(left) and is_tuple(right)) or (is_tuple(left) and is_set(right)):
-        return False, "a set is not a tuple"
-    return None
+def check_choice(gold: str, extracted: str) -> tuple[bool, str] | None:
+    """(B) 12 is B and is 12; two letters decide alone."""
+    ours, theirs = labelled_choice(gold), labelled_choice(extracted)
+    if ours is None and theirs is None:
+        return None
+    if ours is not None and theirs is not None:
+        return ours[0] == theirs[0], "letters of choices"
+    labelled, other = (ours, extracted) if ours is not None else (theirs, gold)
+    assert labelled is not None
+    letter, text = labelled
+    bare = re.sub(r"\\text(?:bf)?\s*\{\(?([A-E])\)?\}", r"\1", other.strip().strip("$ .()"))
+    if re.fullmatch("[A-E]", bare):
+        return bare == letter, "letters of choices"
+    if not text:
+        return None
+    return check_math(text, other) if ours is not None else check_math(other, text)
 
 
-def is_set(text: str) -> bool:
-    return text.startswith(r"\{") and text.endswith(r"\}")
+def check_engine(gold: str, extracted: str) -> tuple[bool, str] | None:
+    try:
+        verdict = same_answer(gold, extracted)
+    except Unreadable:
+        return None
+    return None if verdict is None else (verdict, "equal" if verdict else "not equal")
 
 
-def is_tuple(text: str) -> bool:
-    return text.startswith("(") and text.endswith(")") and "," in text
+def check_words(gold: str, extracted: str) -> tuple[bool, str] | None:
+    verdict = same_phrase(gold, extracted)
+    return None if verdict is None else (verdict, "words")
 
 
 def check_symbolic(gold: str, extracted: str) -> tuple[bool, str]:
