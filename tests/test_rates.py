@@ -137,7 +137,8 @@ def test_an_interval_holds_its_estimate_and_stays_between_0_and_1(rows: list[tup
          {"correct": 92, "incorrect": 3, "rejected_against_majority": 5}),
         ({"correct": (True, 5_000, 4_900), "incorrect": (False, 2_000, 100), "undecided": (False, 500, 20)},
          {"correct": 50, "incorrect": 25, "undecided": 25}),
-        ({"correct": (True, 30, 27), "incorrect": (False, 30, 3), "undecided": (False, 12, 1)}, {"correct": 20, "incorrect": 20, "undecided": 10}),
+        ({"correct": (True, 30, 27), "incorrect": (False, 30, 3), "undecided": (False, 12, 1)},
+         {"correct": 20, "incorrect": 20, "undecided": 10}),
         (
             {"correct": (True, 400, 380), "incorrect": (False, 200, 10), "accepted_by_judge": (True, 100, 80)},
             {"correct": 150, "incorrect": 90, "accepted_by_judge": 60},
