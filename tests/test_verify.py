@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from r1distill.records import Problem
-from r1distill.verify.checks import VERIFIER, check
+from r1distill.verify.checks import check
 from r1distill.verify.choice import extract_choice
 from r1distill.verify.extract import answer_part, final_answer, last_boxed
 from r1distill.verify.mathematics import MAX_ANSWER_CHARACTERS, check_math
+from r1distill.verify.quick import VERIFIER
 
 MATH500 = Path(__file__).resolve().parents[2] / "shared" / "data" / "math500" / "test.jsonl"
 
@@ -302,7 +303,6 @@ def test_the_chosen_letter(text: str, expected: str | None) -> None:
         (Problem("q", kind="choice", answer="B", choices=["x", "y"]), r"\boxed{x}", "incorrect"),
         (Problem("q", kind="choice", answer="B", choices=["x", "y"]), "hm", "no_answer"),
         (Problem("q", kind="choice", answer="Z", choices=["x", "y"]), "Answer: B", "unverifiable"),
-        (Problem("q", kind="code", tests={"type": "asserts"}), "```python\n1\n```", "unverifiable"),
         (Problem("q", kind="open"), "anything", "unverifiable"),
     ],
 )

@@ -22,6 +22,7 @@ from r1distill.verify.rescore import rescore_file
 
 ROOT = Path(__file__).resolve().parents[1]
 SEVEN = Problem("What is 3 + 4?", answer="7")
+FOR_A_WORKER = r"\boxed{\sqrt{49}}"  # right, and nothing the calling process decides itself
 TOWER = r"\boxed{10^{10^{10}}}"  # runs for ever in sympy, without any hook
 HOSTILE = [
     TOWER,
@@ -69,28 +70,28 @@ def pids(pool: VerifierPool) -> list[int]:
 
 
 def test_a_verdict_names_problem_sample_answer_and_verifier(pool: VerifierPool) -> None:
-    verdict = pool.verify(SEVEN, r"<think>…</think> It is \boxed{7}.", sample=3)
-    assert verdict == Verdict(SEVEN.id, 3, "correct", "7", "same text", verdict.verifier)
+    verdict = pool.verify(SEVEN, rf"<think>…</think> It is {FOR_A_WORKER}.", sample=3)
+    assert verdict == Verdict(SEVEN.id, 3, "correct", r"\sqrt{49}", "equal", verdict.verifier)
     assert verdict.verifier.startswith("math-verify")
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 def test_a_hostile_answer_costs_at_most_the_deadline_and_nothing_else(pool: VerifierPool, text: str) -> None:
-    pool.verify(SEVEN, "7")  # the start of a worker is not what is timed
+    pool.verify(SEVEN, FOR_A_WORKER)  # the start of a worker is not what is timed
     _, seconds = pool.verify_timed(SEVEN, text)
     assert seconds < pool.timeout_s + 0.5
-    assert pool.verify(SEVEN, text[:0] + r"\boxed{7}").outcome == "correct"
+    assert pool.verify(SEVEN, text[:0] + FOR_A_WORKER).outcome == "correct"
 
 
 def test_the_timeout_kills_the_worker_and_says_so() -> None:
     with VerifierPool(workers=1, timeout_s=0.5) as pool:
-        assert pool.verify(SEVEN, r"\boxed{7}").outcome == "correct"
+        assert pool.verify(SEVEN, FOR_A_WORKER).outcome == "correct"
         [pid] = pids(pool)
         verdict, seconds = pool.verify_timed(SEVEN, TOWER)
         assert (verdict.outcome, verdict.detail) == ("timeout", "no verdict within 0.5 s")
         assert 0.5 <= seconds < 1.0
         assert not Path(f"/proc/{pid}").exists()  # reaped as well
-        assert pool.verify(SEVEN, r"\boxed{7}").outcome == "correct"
+        assert pool.verify(SEVEN, FOR_A_WORKER).outcome == "correct"
 
 
 @pytest.mark.parametrize(
@@ -110,49 +111,49 @@ def test_the_timeout_kills_the_worker_and_says_so() -> None:
 def test_code_in_an_answer_is_not_run(pool: VerifierPool, tmp_path: Path, answer: str, as_gold: bool) -> None:
     place = tmp_path / "created"
     code = answer.replace("PLACE", str(place))
-    gold, reply = (code, r"\boxed{7}") if as_gold else ("7", rf"\boxed{{{code}}}")
+    gold, reply = (code, FOR_A_WORKER) if as_gold else ("7", rf"\boxed{{{code}}}")
     assert pool.verify(Problem("q", answer=gold), reply).outcome == "incorrect"
     assert not place.exists()
 
 
 def test_a_worker_killed_while_it_judges_is_an_error_and_is_replaced() -> None:
     with VerifierPool(workers=1, timeout_s=30) as pool, ThreadPoolExecutor(1) as thread:
-        pool.verify(SEVEN, "7")
+        pool.verify(SEVEN, FOR_A_WORKER)
         [pid] = pids(pool)
         waiting = thread.submit(pool.verify, SEVEN, TOWER)
         time.sleep(0.3)
         os.kill(pid, signal.SIGKILL)
         verdict = waiting.result(5)
         assert (verdict.outcome, verdict.detail) == ("error", "the worker was killed by signal 9")
-        assert pool.verify(SEVEN, r"\boxed{7}").outcome == "correct"
+        assert pool.verify(SEVEN, FOR_A_WORKER).outcome == "correct"
 
 
 def test_a_worker_killed_while_idle_costs_no_item() -> None:
     with VerifierPool(workers=1, timeout_s=5) as pool:
-        pool.verify(SEVEN, "7")
+        pool.verify(SEVEN, FOR_A_WORKER)
         [pid] = pids(pool)
         os.kill(pid, signal.SIGKILL)
         assert wait_until(lambda: not is_running(pid))
-        assert pool.verify(SEVEN, r"\boxed{7}").outcome == "correct"
+        assert pool.verify(SEVEN, FOR_A_WORKER).outcome == "correct"
 
 
 def test_a_stopped_worker_cannot_block_the_parent_even_with_a_full_pipe() -> None:
     with VerifierPool(workers=1, timeout_s=0.5) as pool:
-        pool.verify(SEVEN, "7")
+        pool.verify(SEVEN, FOR_A_WORKER)
         os.kill(pids(pool)[0], signal.SIGSTOP)
         assert pool.verify(SEVEN, "x" * 1_000_000).outcome == "timeout"
-        assert pool.verify(SEVEN, r"\boxed{7}").outcome == "correct"
+        assert pool.verify(SEVEN, FOR_A_WORKER).outcome == "correct"
 
 
 def test_the_memory_of_a_worker_is_limited() -> None:
     with VerifierPool(workers=1, timeout_s=20, memory_gb=0.4) as pool:
-        pool.verify(SEVEN, "7")
+        pool.verify(SEVEN, FOR_A_WORKER)
         limits = Path(f"/proc/{pids(pool)[0]}/limits").read_text()
         assert f"Max address space         {int(0.4 * 2**30)}" in limits
         assert "Max file size             0 " in limits
-        verdict = pool.verify(SEVEN, "<think>" + "x" * 120_000_000 + r"</think>\boxed{7}")
+        verdict = pool.verify(SEVEN, "<think>" + "x" * 120_000_000 + r"</think>\boxed{\sqrt{49}}")
         assert (verdict.outcome, verdict.extracted) == ("error", None), verdict
-        assert pool.verify(SEVEN, r"\boxed{7}").outcome == "correct"
+        assert pool.verify(SEVEN, FOR_A_WORKER).outcome == "correct"
 
 
 def test_many_threads_share_few_workers_and_each_gets_its_own_verdict(pool: VerifierPool) -> None:
@@ -170,13 +171,13 @@ def test_many_threads_share_few_workers_and_each_gets_its_own_verdict(pool: Veri
 
 def test_workers_outlive_the_threads_that_first_used_them() -> None:
     with VerifierPool(workers=1, timeout_s=5) as pool:
-        before = threading.Thread(target=pool.verify, args=(SEVEN, "7"))
+        before = threading.Thread(target=pool.verify, args=(SEVEN, FOR_A_WORKER))
         before.start()
         before.join()
         time.sleep(0.2)
         [pid] = pids(pool)
         assert is_running(pid)
-        assert pool.verify(SEVEN, r"\boxed{7}").outcome == "correct"
+        assert pool.verify(SEVEN, FOR_A_WORKER).outcome == "correct"
         assert pids(pool) == [pid]
 
 
@@ -201,16 +202,16 @@ def test_verify_many_keeps_the_order_and_reads_only_a_little_ahead(pool: Verifie
 
 
 def test_leaving_verify_many_early_leaves_a_usable_pool(pool: VerifierPool) -> None:
-    verdicts = pool.verify_many((SEVEN, sample, r"\boxed{7}") for sample in range(1000))
+    verdicts = pool.verify_many((SEVEN, sample, FOR_A_WORKER) for sample in range(1000))
     assert next(verdicts).outcome == "correct"
     verdicts.close()  # type: ignore[attr-defined]
-    assert pool.verify(SEVEN, r"\boxed{7}").outcome == "correct"
+    assert pool.verify(SEVEN, FOR_A_WORKER).outcome == "correct"
 
 
 def test_no_process_is_left_after_an_exception() -> None:
     left: list[int] = []
     with pytest.raises(ZeroDivisionError), VerifierPool(workers=2, timeout_s=5) as pool:  # noqa: PT012
-        list(pool.verify_many([(SEVEN, 0, "7")] * 8))
+        list(pool.verify_many([(SEVEN, 0, FOR_A_WORKER)] * 8))
         left += pids(pool)
         assert left
         raise ZeroDivisionError
@@ -219,7 +220,7 @@ def test_no_process_is_left_after_an_exception() -> None:
 
 def test_closing_ends_the_threads_that_wait_and_every_worker() -> None:
     pool = VerifierPool(workers=1, timeout_s=60)
-    pool.verify(SEVEN, "7")
+    pool.verify(SEVEN, FOR_A_WORKER)
     [pid] = pids(pool)
     with ThreadPoolExecutor(3) as threads:
         waiting = [threads.submit(pool.verify, SEVEN, TOWER) for _ in range(3)]
@@ -228,7 +229,7 @@ def test_closing_ends_the_threads_that_wait_and_every_worker() -> None:
         assert all(isinstance(future.exception(timeout=5), RuntimeError) for future in waiting)
     assert not Path(f"/proc/{pid}").exists()
     with pytest.raises(RuntimeError, match="closed"):
-        pool.verify(SEVEN, "7")
+        pool.verify(SEVEN, FOR_A_WORKER)
     pool.close()
 
 
@@ -237,7 +238,7 @@ import threading, time
 from r1distill.records import Problem
 from r1distill.verify import VerifierPool
 pool = VerifierPool(workers=1, timeout_s=60)
-pool.verify(Problem("q", answer="7"), "7")
+pool.verify(Problem("q", answer="7"), r"{FOR_A_WORKER}")
 threading.Thread(target=pool.verify, args=(Problem("q", answer="7"), r"{TOWER}"), daemon=True).start()
 time.sleep(0.3)
 print([worker.process.pid for worker in pool.alive][0], flush=True)
@@ -266,7 +267,7 @@ def test_a_file_of_the_current_folder_is_not_imported_by_a_worker(tmp_path: Path
 def test_a_worker_that_cannot_start_says_why(monkeypatch) -> None:
     monkeypatch.setenv("PYTHONHOME", "/nonexistent")
     with VerifierPool(timeout_s=5) as pool, pytest.raises(UserError, match=r"worker did not start: .*encodings"):
-        pool.verify(SEVEN, "7")
+        pool.verify(SEVEN, FOR_A_WORKER)
 
 
 def test_limits_that_are_not_positive_are_refused() -> None:
@@ -275,7 +276,7 @@ def test_limits_that_are_not_positive_are_refused() -> None:
 
 
 def test_the_convenience_function_verifies_without_importing_sympy_here() -> None:
-    assert r1distill.verify.verify(SEVEN, r"\boxed{7}").outcome == "correct"
+    assert r1distill.verify.verify(SEVEN, FOR_A_WORKER).outcome == "correct"
     code = """
 import sys
 from r1distill.records import Problem
@@ -298,7 +299,7 @@ def test_a_file_is_rescored_in_its_order(tmp_path: Path) -> None:
     source = write_lines(
         tmp_path / "in.jsonl",
         {"id": "slow", "kind": "math", "response": TOWER, "answer": "7"},
-        {"id": 2, "response": r"\boxed{7}", "answer": 7},
+        {"id": 2, "response": FOR_A_WORKER, "answer": 7},
         "",
         {"id": "c", "kind": "choice", "response": "Answer: B", "answer": "A", "choices": ["x", "y"]},
         {"id": "p", "kind": "code", "response": "```\n```", "tests": {"type": "asserts", "code": ""}},

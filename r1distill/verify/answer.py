@@ -19,20 +19,96 @@ from r1distill.verify.syntax import (
     tokens_of,
 )
 
-OPENING, CLOSING = frozenset("( [ {s { ⟨ ⌊ ⌈".split()), frozenset(") ] }s } ⟩ ⌋ ⌉".split())
-STATING = frozenset("is are equals equal be becomes was were".split())
-ENDING = frozenset("is are attained achieved occurs occurring obtained respectively rejecting reject exactly only because since "
-                   "being holds works satisfies satisfy depending assuming reached which".split())  # fmt: skip
+OPENING, CLOSING = frozenset(["(", "[", "{s", "{", "⟨", "⌊", "⌈"]), frozenset([")", "]", "}s", "}", "⟩", "⌋", "⌉"])
+STATING = frozenset(["is", "are", "equals", "equal", "be", "becomes", "was", "were"])
+ENDING = frozenset(["is", "are", "attained", "achieved", "occurs", "occurring", "obtained", "respectively", "rejecting", "reject", "exactly", "only", "because", "since", "being", "holds", "works", "satisfies", "satisfy", "depending", "assuming", "reached", "which"])  # fmt: skip
 # words after which a sentence takes back what it said
-TAKEN_BACK = frozenset("not no wrong impossible incorrect rejected excluded extraneous invalid unless except but however never".split())
-RESTRICTING = frozenset("most least less more fewer greater than under over below above about nearly almost up exactly approximately".split())
+TAKEN_BACK = frozenset(
+    [
+        "not",
+        "no",
+        "wrong",
+        "impossible",
+        "incorrect",
+        "rejected",
+        "excluded",
+        "extraneous",
+        "invalid",
+        "unless",
+        "except",
+        "but",
+        "however",
+        "never",
+    ]
+)
+RESTRICTING = frozenset(
+    [
+        "most",
+        "least",
+        "less",
+        "more",
+        "fewer",
+        "greater",
+        "than",
+        "under",
+        "over",
+        "below",
+        "above",
+        "about",
+        "nearly",
+        "almost",
+        "up",
+        "exactly",
+        "approximately",
+    ]
+)
 DOMAINS = {
     "integer": "Z", "integers": "Z", "natural": "N", "naturals": "N", "real": "R", "reals": "R", "constant": "R", "constants": "R",
     "rational": "Q", "complex": "C",
 }  # fmt: skip
 CONDITION_FILLERS = frozenset(
-    "is are an a any all every each some arbitrary for where with and of the number numbers constant constants where be being to "
-    "when if as such that natural integer integers real reals positive nonnegative non-negative negative nonzero non-zero".split()
+    [
+        "is",
+        "are",
+        "an",
+        "a",
+        "any",
+        "all",
+        "every",
+        "each",
+        "some",
+        "arbitrary",
+        "for",
+        "where",
+        "with",
+        "and",
+        "of",
+        "the",
+        "number",
+        "numbers",
+        "constant",
+        "constants",
+        "where",
+        "be",
+        "being",
+        "to",
+        "when",
+        "if",
+        "as",
+        "such",
+        "that",
+        "natural",
+        "integer",
+        "integers",
+        "real",
+        "reals",
+        "positive",
+        "nonnegative",
+        "non-negative",
+        "negative",
+        "nonzero",
+        "non-zero",
+    ]
 )
 LABELS = re.compile(r"(?:^|(?<=[\s;,.]))\((?:\\text\{)?([a-f]|iv|i{1,3}|[1-6])\}?\)(?=[\s\\])")
 
@@ -57,10 +133,16 @@ def read(text: str) -> Answer:
         return Answer((Node("date", (), date),))
     if (parts := labelled_parts(text)) is not None:
         return Answer(tuple(read(part).items[0] for part in parts), frozenset(("parts",)))
-    if match := re.fullmatch(r"(?:all |any )?(?:the )?real(?:s| numbers)?(?: [a-z])? (?:except|other than|but|not equal to)(?: for)? (.+)", plain(text)):
+    if match := re.fullmatch(
+        r"(?:all |any )?(?:the )?real(?:s| numbers)?(?: [a-z])? (?:except|other than|but|not equal to)(?: for)? (.+)",
+        plain(text),
+    ):
         rest = read(text[-len(match[1]) :]).items
         return Answer((Node("difference", (Node("named", (), "R"), Node("set", rest))),))
-    if re.fullmatch(r"(?:all |any )?(?:the )?real(?:s| numbers)? (?:that|which) are not integers|(?:all )?non-?integers?(?: real numbers)?", plain(text)):
+    if re.fullmatch(
+        r"(?:all |any )?(?:the )?real(?:s| numbers)? (?:that|which) are not integers|(?:all )?non-?integers?(?: real numbers)?",
+        plain(text),
+    ):
         return Answer((Node("difference", (Node("named", (), "R"), Node("named", (), "Z"))),))
     try:
         tokens = without_explanations(tokens_of(text))
@@ -86,7 +168,11 @@ def labelled_parts(text: str) -> list[str] | None:
     """The parts of `(a) 3 (b) 4`, in their order; None where there are no such labels."""
     marks = list(LABELS.finditer(text))
     names = [mark[1] for mark in marks]
-    if len(marks) < 2 or names not in ([*"abcdef"[: len(marks)]], [*"123456"[: len(marks)]], ["i", "ii", "iii", "iv"][: len(marks)]):
+    if len(marks) < 2 or names not in (
+        [*"abcdef"[: len(marks)]],
+        [*"123456"[: len(marks)]],
+        ["i", "ii", "iii", "iv"][: len(marks)],
+    ):
         return None
     if text[: marks[0].start()].strip():
         return None
@@ -152,7 +238,9 @@ def after_statement(tokens: list[Token]) -> list[Token]:
     for index in range(len(tokens) - 1, 0, -1):
         token = tokens[index]
         before = tokens[:index]
-        says = (token.kind == "word" and token.text.lower() in STATING) or (token.kind == "op" and token.text in (":", "="))
+        says = (token.kind == "word" and token.text.lower() in STATING) or (
+            token.kind == "op" and token.text in (":", "=")
+        )
         if not says or index + 1 >= len(tokens):
             continue
         words = [other for other in before if other.kind == "word"]
@@ -223,7 +311,9 @@ def items_of(tokens: list[Token]) -> Answer:
         if clause:
             conditions += clause_conditions(clause, items)
     names = {name for item in items for name in names_in(item)}
-    conditions = [condition for condition in conditions if names_in(condition.args[0]) & names or condition.data == ("∈",)]
+    conditions = [
+        condition for condition in conditions if names_in(condition.args[0]) & names or condition.data == ("∈",)
+    ]
     if not items:
         raise Unreadable("no item")
     if len(items) == 1 and not conditions:
@@ -248,10 +338,18 @@ def split_clause(part: list[Token]) -> tuple[list[Token], list[Token]]:
             depth += (token.text in OPENING) - (token.text in CLOSING)
         if depth == 0 and token.kind == "word" and token.text.lower() in LEADS_TO_CONDITIONS:
             return part[:index], part[index + 1 :]
-        if depth == 0 and token.kind == "op" and token.text in (":", "|") and index + 1 < len(part) and part[index + 1].kind == "word":
+        if (
+            depth == 0
+            and token.kind == "op"
+            and token.text in (":", "|")
+            and index + 1 < len(part)
+            and part[index + 1].kind == "word"
+        ):
             return part[:index], part[index + 1 :]
-    if index_of := [i for i, token in enumerate(part) if token.kind == "word" and token.text.lower() in ("any", "every", "all")]:
-        if 0 < index_of[0]:
+    if index_of := [
+        i for i, token in enumerate(part) if token.kind == "word" and token.text.lower() in ("any", "every", "all")
+    ]:
+        if index_of[0] > 0:
             return part[: index_of[0]], part[index_of[0] :]
     return part, []
 
@@ -293,7 +391,10 @@ def is_condition(node: Node, items: Iterable[Node]) -> bool:
     if node.data == ("∈",) and node.args[1].kind == "named":
         return any(defines(item, None) or item.kind != "relation" for item in items)
     if node.data[0] in (">", "<", "≥", "≤", "≠") and len(node.data) == 1:
-        return any(item.kind in ("relation", "tuple", "call") and name in names_in(item) and not is_bound(item, name) for item in items)
+        return any(
+            item.kind in ("relation", "tuple", "call") and name in names_in(item) and not is_bound(item, name)
+            for item in items
+        )
     return False
 
 
@@ -321,7 +422,11 @@ def read_item(tokens: list[Token]) -> Node:
         said = next((said for pattern, said in MEANINGS if pattern.fullmatch(text.lower())), None)
         return Node("phrase", (), said) if said else Node("words", (), text)
     if tokens[0].text in ("＄", "€", "£", "¥"):  # what money is counted in comes first
-        return Node("quantity", (read_item([*tokens[1:]]),), {"＄": "dollar", "€": "euro", "£": "£", "¥": "yuan"}[tokens[0].text])
+        return Node(
+            "quantity",
+            (read_item([*tokens[1:]]),),
+            {"＄": "dollar", "€": "euro", "£": "£", "¥": "yuan"}[tokens[0].text],
+        )
     while tokens and tokens[0].kind == "word":
         if tokens[0].text.lower() in TAKEN_BACK or len(tokens) < 2:
             raise Unreadable("words before mathematics")

@@ -1,17 +1,12 @@
 """The verdict on one reply, by the kind of its problem. Pure, but endless on hostile replies: workers run it."""
 
 from collections.abc import Callable
-from importlib.metadata import version
 
-from r1distill.records import Outcome, Problem
+from r1distill.records import Problem
 from r1distill.verify.choice import DEFAULT_CHOICES, LETTERS, extract_choice, letter_of
 from r1distill.verify.extract import final_answer
 from r1distill.verify.mathematics import check_math
-
-RULES = 1  # raise it when a rule changes so that a verdict could differ
-VERIFIER = f"math-verify {version('math-verify')} / r1distill {RULES}"
-
-Fields = tuple[Outcome, str | None, str]
+from r1distill.verify.quick import NO_ANSWER, Fields
 
 
 def check(problem: Problem, text: str) -> Fields:
@@ -27,7 +22,7 @@ def check_math_reply(problem: Problem, text: str) -> Fields:
         return "unverifiable", None, "the problem has no answer to compare with"
     extracted = final_answer(text)
     if extracted is None:
-        return "no_answer", None, "no box and no final expression outside the thinking"
+        return "no_answer", None, NO_ANSWER
     is_correct, detail = check_math(problem.answer or "", extracted)
     return "correct" if is_correct else "incorrect", extracted, detail
 
@@ -44,17 +39,13 @@ def check_choice_reply(problem: Problem, text: str) -> Fields:
     return "correct" if extracted == gold else "incorrect", extracted, "letters"
 
 
-def check_code_reply(problem: Problem, text: str) -> Fields:
-    return "unverifiable", None, "the code sandbox is not part of this version, and without it no program is run"
-
-
 def check_open_reply(problem: Problem, text: str) -> Fields:
     return "unverifiable", None, "an open problem has no answer to compare with"
 
 
+# code is judged by running it, which no worker does: r1distill/verify/code.py
 CHECKS: dict[str, Callable[[Problem, str], Fields]] = {
     "math": check_math_reply,
     "choice": check_choice_reply,
-    "code": check_code_reply,
     "open": check_open_reply,
 }

@@ -27,6 +27,7 @@ from r1distill.verify.programs import (
     same_output,
     with_prompt,
 )
+from r1distill.verify.quick import Fields
 from r1distill.verify.sandbox import Ending, Limits, Sandbox, SandboxError, Tier, contents, find_tier, memory_file
 
 TEST_TYPES = ("stdio", "function", "asserts")
@@ -53,8 +54,6 @@ LEETCODE = (
     )
     + "\nimport collections, itertools, functools, heapq, bisect, math, string, operator, random, re, sys, datetime, copy\n"
 )
-
-Fields = tuple[Outcome, str | None, str]
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,8 +32,25 @@ from r1distill.verify.units import measure
 
 MAX_ITEMS = 60
 SCALARS = frozenset(
-    "number letter constant sum product quotient negative power root percent degrees factorial factorial2 binomial function "
-    "series based".split()
+    [
+        "number",
+        "letter",
+        "constant",
+        "sum",
+        "product",
+        "quotient",
+        "negative",
+        "power",
+        "root",
+        "percent",
+        "degrees",
+        "factorial",
+        "factorial2",
+        "binomial",
+        "function",
+        "series",
+        "based",
+    ]
 )
 
 Verdict = bool | None
@@ -59,7 +76,11 @@ def by_meaning(gold: Answer, answer: Answer) -> Verdict:
     """Phrases, times and dates."""
     ours, theirs = only(gold), only(answer)
     if ours is None or theirs is None:
-        return False if any(item.kind == "phrase" for item in (ours, theirs) if item is not None) and not families(gold, answer) else None
+        return (
+            False
+            if any(item.kind == "phrase" for item in (ours, theirs) if item is not None) and not families(gold, answer)
+            else None
+        )
     if ours.kind == theirs.kind and ours.kind in ("phrase", "date"):
         return ours.data == theirs.data
     if ours.kind == theirs.kind == "time":
@@ -119,7 +140,14 @@ def by_labels(gold: Answer, answer: Answer) -> Verdict:
     return None
 
 
-LABEL_WORDS = {"min": "minimum", "max": "maximum", "smallest": "minimum", "largest": "maximum", "least": "minimum", "greatest": "maximum"}
+LABEL_WORDS = {
+    "min": "minimum",
+    "max": "maximum",
+    "smallest": "minimum",
+    "largest": "maximum",
+    "least": "minimum",
+    "greatest": "maximum",
+}
 
 
 def labelled(answer: Answer) -> dict[str, Node] | None:
@@ -199,7 +227,9 @@ def named_values(answer: Answer) -> dict[str, Node] | None:
 def tuple_items(answer: Answer) -> Sequence[Node] | None:
     node = only(answer)
     if node is None:
-        return answer.items if all(is_scalar(item) for item in answer.items) and answer.separators <= {",", ";"} else None
+        return (
+            answer.items if all(is_scalar(item) for item in answer.items) and answer.separators <= {",", ";"} else None
+        )
     return node.args if node.kind == "tuple" else vector(node)
 
 
@@ -276,7 +306,9 @@ def bounds(answer: Answer) -> set[Node]:
 
 def integer_conditions(gold: Answer, answer: Answer) -> bool:
     return any(
-        condition.data == ("∈",) and condition.args[1].kind == "named" and condition.args[1].data in ("Z", "N", "Z+", "Z0+")
+        condition.data == ("∈",)
+        and condition.args[1].kind == "named"
+        and condition.args[1].data in ("Z", "N", "Z+", "Z0+")
         for condition in (*gold.conditions, *answer.conditions)
     )
 
@@ -335,7 +367,9 @@ def grouped(answer: Answer) -> Answer:
         groups[-1].update(dict.fromkeys(names, item.args[-1]))
     if len(groups) < 2 or len(groups[0]) < 2 or any(group.keys() != groups[0].keys() for group in groups):
         return answer
-    return Answer(tuple(Node("tuple", tuple(group[name] for name in sorted(group)), "()") for group in groups), frozenset(("or",)))
+    return Answer(
+        tuple(Node("tuple", tuple(group[name] for name in sorted(group)), "()") for group in groups), frozenset(("or",))
+    )
 
 
 def base_name(node: Node) -> str:
@@ -396,7 +430,9 @@ def same_multiset(ours: list[Node], theirs: list[Node]) -> Verdict:
 def distinct(nodes: list[Node]) -> list[Node]:
     kept: list[Node] = []
     for node in nodes:
-        if node.kind == "dots" or not any(node == other or (node.kind != "relation" and same_item(node, other)) for other in kept):
+        if node.kind == "dots" or not any(
+            node == other or (node.kind != "relation" and same_item(node, other)) for other in kept
+        ):
             kept.append(node)
     return kept
 
@@ -506,7 +542,9 @@ def unwrapped(node: Node) -> Node:
     while node.kind == "labelled":
         node = node.args[0]
     if node.kind == "relation" and "≈" in node.data:
-        operands = node.args[: node.data.index("≈") + 1] if node.data[0] != "≈" or node.args[0].kind != "letter" else node.args
+        operands = (
+            node.args[: node.data.index("≈") + 1] if node.data[0] != "≈" or node.args[0].kind != "letter" else node.args
+        )
         signs_left = node.data[: len(operands) - 1]
         if len(operands) == 1:
             return operands[0]
@@ -519,7 +557,9 @@ def unwrapped(node: Node) -> Node:
 def is_scalar(node: Node) -> bool:
     if node.kind == "function" and node.data == "det":
         return True
-    return node.kind in SCALARS and not has_kind(node, {"matrix", "tuple", "set", "relation", "plusminus", "call", "named"} | {"ratio"})
+    return node.kind in SCALARS and not has_kind(
+        node, {"matrix", "tuple", "set", "relation", "plusminus", "call", "named"} | {"ratio"}
+    )
 
 
 def is_matrix(node: Node) -> bool:
@@ -764,7 +804,12 @@ def same_relation(gold: Node, answer: Node, discrete: bool | None) -> Verdict:
         if contradicts(gold) or contradicts(answer):
             return False
         verdict = same_item(node, other, discrete)
-        if verdict is not True and gold.kind == answer.kind == "relation" and len(letters_of(gold)) > 1 and name == other_name:
+        if (
+            verdict is not True
+            and gold.kind == answer.kind == "relation"
+            and len(letters_of(gold)) > 1
+            and name == other_name
+        ):
             return verdict
         return verdict
     if single_equation(gold) and single_equation(answer):
@@ -817,7 +862,9 @@ def contradicts(node: Node) -> bool:
     else:
         start = 1 if node.args[0].kind in ("letter", "call") else 0
     values = node.args[start:]
-    return any(is_scalar(one) and is_scalar(two) and same_scalar(one, two) is False for one, two in itertools.pairwise(values))
+    return any(
+        is_scalar(one) and is_scalar(two) and same_scalar(one, two) is False for one, two in itertools.pairwise(values)
+    )
 
 
 def same_curve(gold: Node, answer: Node) -> Verdict:

@@ -33,15 +33,20 @@ def answer_part(text: str) -> str:
 
 def find_box(text: str) -> tuple[bool, str | None]:
     """(whether there is a box, the content of the last one); the content is None where the box is not closed."""
-    last = last_match(BOX, text)
-    if last is None:
-        return False, None
-    start = last.end()
+    end = len(text)
+    while True:  # from the back by rfind, which is a hundred times faster than looking through all of a long reply
+        at = max(text.rfind("\\boxed", 0, end), text.rfind("\\fbox", 0, end))
+        if at < 0:
+            return False, None
+        if box := BOX.match(text, at):
+            break
+        end = at
+    start = box.end()
     while start < len(text) and text[start].isspace():
         start += 1
     if start < len(text) and text[start] == "{":
         return True, balanced(text, start)
-    bare = BARE_BOX_CONTENT.match(text, last.end())
+    bare = BARE_BOX_CONTENT.match(text, box.end())
     return True, bare.group(1).rstrip(".,;") if bare else None
 
 
@@ -84,9 +89,16 @@ def final_answer(text: str) -> str | None:
 
 def stated_answer(text: str) -> str | None:
     """What follows the last "the answer is" or "Answer:", up to the end of its line or sentence."""
-    last = last_match(THE_ANSWER_IS, text)
-    if last is None:
-        return None
+    lower, end = text.lower(), len(text)
+    if len(lower) != len(text):  # a character that is longer in lower case (İ)
+        lower = text
+    while True:
+        at = lower.rfind("answer", 0, end)
+        if at < 0:
+            return None
+        if last := THE_ANSWER_IS.match(text, at):
+            break
+        end = at
     line = text[last.end() :].lstrip()[: MAX_LINE_CHARACTERS + 1].split("\n", 1)[0]
     if len(line) > MAX_LINE_CHARACTERS:
         line = re.split(r"\.\s", line, maxsplit=1)[0]

@@ -113,7 +113,9 @@ def running(node: Node, domains: dict[str, tuple[int | None, int | None]]) -> li
         else:
             name = next(iter(letters))
             low, high = domains[name]
-            steps = range(-STEPS if low is None else max(low, -STEPS), (STEPS if high is None else min(high, STEPS)) + 1)
+            steps = range(
+                -STEPS if low is None else max(low, -STEPS), (STEPS if high is None else min(high, STEPS)) + 1
+            )
         misses = 0
         for step in steps:
             try:
@@ -147,7 +149,11 @@ def congruent(item: Node) -> list[Any] | None:
     whole = [number for number in (modulus, *residues) if isinstance(number, Fraction) and number.denominator == 1]
     if len(whole) != 1 + len(residues) or not 0 < modulus <= 10**6:
         return None
-    return [Fraction(n) for n in range(-WINDOW, WINDOW + 1) if any((n - residue) % modulus == 0 for residue in residues) != bool(item.data)]
+    return [
+        Fraction(n)
+        for n in range(-WINDOW, WINDOW + 1)
+        if any((n - residue) % modulus == 0 for residue in residues) != bool(item.data)
+    ]
 
 
 def multiples(item: Node) -> list[Any] | None:
@@ -163,7 +169,9 @@ def multiples(item: Node) -> list[Any] | None:
 def in_order(numbers: list[Any]) -> list[Any]:
     """Sorted, each once."""
     ordered = sorted(map(inexact, numbers))
-    return [number for index, number in enumerate(ordered) if index == 0 or abs(number - ordered[index - 1]) > TOLERANCE]
+    return [
+        number for index, number in enumerate(ordered) if index == 0 or abs(number - ordered[index - 1]) > TOLERANCE
+    ]
 
 
 # ---------------------------------------------------------------- reals
@@ -236,7 +244,9 @@ def real_bounds(answer: Answer, parameters: frozenset[str]) -> set[Node]:
 Vector = list[Any]
 
 
-def affine(parts: Sequence[Node], parameters: frozenset[str], points: Sequence[dict[str, Any]]) -> tuple[Vector, list[Vector]] | None:
+def affine(
+    parts: Sequence[Node], parameters: frozenset[str], points: Sequence[dict[str, Any]]
+) -> tuple[Vector, list[Vector]] | None:
     """(values with all constants 0, the change for each constant being 1); None if they do not enter linearly."""
     names = sorted(parameters)
     zero = dict.fromkeys(names, Fraction(0))
@@ -250,7 +260,9 @@ def affine(parts: Sequence[Node], parameters: frozenset[str], points: Sequence[d
         if got is None or base[i] is None or any(direction[i] is None for direction in directions):
             base[i] = None
             continue
-        expected = base[i] + sum(inexact(trial[name]) * direction[i] for name, direction in zip(names, directions, strict=True))
+        expected = base[i] + sum(
+            inexact(trial[name]) * direction[i] for name, direction in zip(names, directions, strict=True)
+        )
         if abs(got - expected) > TOLERANCE * (1 + abs(got)):
             return None
     return base, directions

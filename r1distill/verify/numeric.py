@@ -125,7 +125,11 @@ def raise_to(base: Number, exponent: Number) -> Number:
     size = abs(context.log(abs(inexact(base)))) * abs(inexact(exponent))
     if size > MAX_EXPONENT_BITS:
         raise Unknown("too large a power")
-    if isinstance(exponent, Fraction) and isinstance(base, Fraction) and (exact := exact_root(base, exponent)) is not None:
+    if (
+        isinstance(exponent, Fraction)
+        and isinstance(base, Fraction)
+        and (exact := exact_root(base, exponent)) is not None
+    ):
         return exact
     return checked(context.power(inexact(base), inexact(exponent)))
 
@@ -150,7 +154,13 @@ def root(radicand: Number, degree: Number) -> Number:
     if degree == 0:
         raise Unknown("a root of degree 0")
     is_real = isinstance(radicand, Fraction) or not inexact(radicand).imag
-    if isinstance(degree, Fraction) and degree.denominator == 1 and degree % 2 == 1 and is_real and inexact(radicand).real < 0:
+    if (
+        isinstance(degree, Fraction)
+        and degree.denominator == 1
+        and degree % 2 == 1
+        and is_real
+        and inexact(radicand).real < 0
+    ):
         return multiply(Fraction(-1), root(multiply(Fraction(-1), radicand), degree))  # the real cube root
     return raise_to(radicand, divide(Fraction(1), degree))
 
@@ -337,7 +347,10 @@ def ellipsis(node: Node, letters: Mapping[str, Number]) -> Number:
     last = evaluate(terms[-1], letters)
     if not all(isinstance(number, Fraction) for number in (*first, last)):
         raise Unknown("dots between no rational numbers")
-    for follow in (lambda number: number + first[1] - first[0], lambda number: number * first[1] / first[0] if first[0] else None):
+    for follow in (
+        lambda number: number + first[1] - first[0],
+        lambda number: number * first[1] / first[0] if first[0] else None,
+    ):
         progression = [first[0]]
         while progression[-1] is not None and progression[-1] != last and len(progression) < MAX_TERMS:
             progression.append(follow(progression[-1]))
@@ -426,7 +439,10 @@ def assignments(names: Iterable[str], discrete: bool) -> Iterator[dict[str, Numb
             yield {name: Fraction(numbers.randint(2, 9) + index // 3) for name in ordered}
         else:
             sign = -1 if index % 3 == 2 else 1
-            yield {name: sign * Fraction(numbers.randint(100, 2000), 700) * numbers.choice((1, 1, sign)) for name in ordered}
+            yield {
+                name: sign * Fraction(numbers.randint(100, 2000), 700) * numbers.choice((1, 1, sign))
+                for name in ordered
+            }
 
 
 def same_expression(first: Node, second: Node, discrete: bool | None = None) -> bool | None:

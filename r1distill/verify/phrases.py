@@ -2,24 +2,88 @@
 
 import re
 
-ARTICLES = frozenset("a an the".split())
+ARTICLES = frozenset(["a", "an", "the"])
 # Words that add nothing to a name or a property when they stand beside it.
 FILLERS = ARTICLES | frozenset(
-    "is are was it its that this they will would be always wins win winner answer final option choice therefore so hence "
-    "must has have does number numbers value values player team triangle solution triangles".split()
+    [
+        "is",
+        "are",
+        "was",
+        "it",
+        "its",
+        "that",
+        "this",
+        "they",
+        "will",
+        "would",
+        "be",
+        "always",
+        "wins",
+        "win",
+        "winner",
+        "answer",
+        "final",
+        "option",
+        "choice",
+        "therefore",
+        "so",
+        "hence",
+        "must",
+        "has",
+        "have",
+        "does",
+        "number",
+        "numbers",
+        "value",
+        "values",
+        "player",
+        "team",
+        "triangle",
+        "solution",
+        "triangles",
+    ]
 )
-NEGATIONS = frozenset("not no neither nor never none non cannot isn't doesn't don't without impossible".split())
+NEGATIONS = frozenset(
+    [
+        "not",
+        "no",
+        "neither",
+        "nor",
+        "never",
+        "none",
+        "non",
+        "cannot",
+        "isn't",
+        "doesn't",
+        "don't",
+        "without",
+        "impossible",
+    ]
+)
 NUMBER_WORDS = {
     word: number
     for number, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-        "eighteen nineteen twenty".split()
+        ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty"]
     )
 } | {"thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90, "hundred": 100}  # fmt: skip
 MONTHS = {
     name: number
     for number, name in enumerate(
-        "january february march april may june july august september october november december".split(), 1
+        [
+            "january",
+            "february",
+            "march",
+            "april",
+            "may",
+            "june",
+            "july",
+            "august",
+            "september",
+            "october",
+            "november",
+            "december",
+        ],
+        1,
     )
 }
 CIRCLED = {chr(0x2460 + n): n + 1 for n in range(20)}

@@ -24,6 +24,7 @@ from typing import Any, TypeVar, get_args
 from r1distill.errors import UserError
 from r1distill.records import Outcome, Problem, Verdict
 from r1distill.verify.code import CodePool, CodeSettings
+from r1distill.verify.quick import VERIFIER, quick_fields
 from r1distill.verify.worker import cut
 
 START_TIMEOUT_S = 120.0  # importing sympy takes 0.5 s, on a loaded machine with a cold disk a good deal longer
@@ -208,6 +209,8 @@ class VerifierPool:
 
     def verify_timed(self, problem: Problem, text: str, sample: int = 0) -> tuple[Verdict, float]:
         """The verdict and how many seconds it took, without the wait for an idle worker and its start."""
+        if (verdict := quick_verdict(problem, text, sample)) is not None:
+            return verdict, 0.0
         if problem.kind == "code":
             return self.verify_program(problem, text, sample)
         worker = self.idle.get()
@@ -251,7 +254,11 @@ class VerifierPool:
 
     def verify_many(self, items: Iterable[tuple[Problem, int, str]]) -> Iterator[Verdict]:
         """Verdicts of (problem, sample, text) in the order of the items, which are read only a little ahead."""
-        return self.ordered(lambda item: self.verify(item[0], item[2], item[1]), items)
+        return self.ordered(
+            lambda item: self.verify(item[0], item[2], item[1]),
+            items,
+            quick=lambda item: quick_verdict(item[0], item[2], item[1]),
+        )
 
     def equivalent(self, first: str, second: str) -> bool | None:
         """Whether two mathematical answers are equal; None where a comparison ended without a result (deadline, fault).
@@ -267,17 +274,29 @@ class VerifierPool:
                 return True
         return False
 
-    def ordered(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-        """`map` over the workers: in order, with at most LOOK_AHEAD items a worker in memory."""
-        pending: deque[Future[Result]] = deque()
+    def ordered(
+        self,
+        function: Callable[[Item], Result],
+        items: Iterable[Item],
+        quick: Callable[[Item], Result | None] = lambda item: None,
+    ) -> Iterator[Result]:
+        """`map` over the workers: in order, with at most LOOK_AHEAD items a worker in memory.
+
+        `quick` is asked first, in this thread: handing an item to another takes longer than most verdicts.
+        """
+        pending: deque[Future[Result] | Result] = deque()
         threads = ThreadPoolExecutor(self.workers, thread_name_prefix="verifier")
         try:
             for item in items:
-                pending.append(threads.submit(function, item))
-                if len(pending) >= LOOK_AHEAD * self.workers:
-                    yield pending.popleft().result()
+                result = quick(item)
+                if result is not None and not pending:
+                    yield result
+                    continue
+                pending.append(threads.submit(function, item) if result is None else result)
+                while pending and (len(pending) >= LOOK_AHEAD * self.workers or is_ready(pending[0])):
+                    yield finished(pending.popleft())
             while pending:
-                yield pending.popleft().result()
+                yield finished(pending.popleft())
         finally:
             threads.shutdown(wait=True, cancel_futures=True)
 
@@ -319,6 +338,22 @@ class VerifierPool:
             "verifier": worker.version,
             "retire": reply.get("retire") is not False,
         }
+
+
+def quick_verdict(problem: Problem, text: str, sample: int) -> Verdict | None:
+    fields = quick_fields(problem.answer, text) if problem.kind == "math" else None
+    if fields is None:
+        return None
+    outcome, extracted, detail = fields
+    return Verdict(problem.id, sample, outcome, cut(extracted), detail, VERIFIER)
+
+
+def is_ready(pending: Any) -> bool:
+    return not isinstance(pending, Future) or pending.done()
+
+
+def finished(pending: Any) -> Any:
+    return pending.result() if isinstance(pending, Future) else pending
 
 
 def failure(outcome: Outcome, detail: str, version: str) -> dict[str, Any]:

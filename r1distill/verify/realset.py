@@ -225,7 +225,11 @@ def merged(intervals: tuple[Interval, ...]) -> tuple[Interval, ...]:
         last = result[-1] if result else None
         if last is not None and (less(interval.low, last.high) or touches(last, interval)):
             high_wins = less(last.high, interval.high)
-            has_high = interval.has_high if high_wins else last.has_high or (same_bound(last.high, interval.high) and interval.has_high)
+            has_high = (
+                interval.has_high
+                if high_wins
+                else last.has_high or (same_bound(last.high, interval.high) and interval.has_high)
+            )
             result[-1] = Interval(last.low, interval.high if high_wins else last.high, last.has_low, has_high)
         else:
             result.append(interval)
@@ -243,7 +247,9 @@ def as_float(limit: Bound) -> Any:
 def intersect_all(sets: list[RealSet]) -> RealSet:
     result = sets[0].intervals
     for other in sets[1:]:
-        result = tuple(part for one in result for two in other.intervals if (part := intersection(one, two)) is not None)
+        result = tuple(
+            part for one in result for two in other.intervals if (part := intersection(one, two)) is not None
+        )
         if len(result) > 50:
             raise Unknown("more than 50 intervals")
     return RealSet(merged(result), next((each.letter for each in sets if each.letter), ""))

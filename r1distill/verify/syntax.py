@@ -51,13 +51,90 @@ class Token:
 
 
 FUNCTIONS = frozenset(
-    "sin cos tan cot sec csc arcsin arccos arctan arccot sinh cosh tanh coth ln log lg exp sqrt cbrt abs floor ceil max min gcd "
-    "lcm det cis diag sgn".split()
+    [
+        "sin",
+        "cos",
+        "tan",
+        "cot",
+        "sec",
+        "csc",
+        "arcsin",
+        "arccos",
+        "arctan",
+        "arccot",
+        "sinh",
+        "cosh",
+        "tanh",
+        "coth",
+        "ln",
+        "log",
+        "lg",
+        "exp",
+        "sqrt",
+        "cbrt",
+        "abs",
+        "floor",
+        "ceil",
+        "max",
+        "min",
+        "gcd",
+        "lcm",
+        "det",
+        "cis",
+        "diag",
+        "sgn",
+    ]
 )
-ALIASES = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "ceiling": "ceil", "tg": "tan", "ctg": "cot", "arctg": "arctan"}
+ALIASES = {
+    "asin": "arcsin",
+    "acos": "arccos",
+    "atan": "arctan",
+    "ceiling": "ceil",
+    "tg": "tan",
+    "ctg": "cot",
+    "arctg": "arctan",
+}
 GREEK = frozenset(
-    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau upsilon phi "
-    "varphi chi psi omega uniti unitj unitk Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega ell".split()
+    [
+        "alpha",
+        "beta",
+        "gamma",
+        "delta",
+        "epsilon",
+        "varepsilon",
+        "zeta",
+        "eta",
+        "theta",
+        "vartheta",
+        "iota",
+        "kappa",
+        "lambda",
+        "mu",
+        "nu",
+        "xi",
+        "rho",
+        "sigma",
+        "tau",
+        "upsilon",
+        "phi",
+        "varphi",
+        "chi",
+        "psi",
+        "omega",
+        "uniti",
+        "unitj",
+        "unitk",
+        "Gamma",
+        "Delta",
+        "Theta",
+        "Lambda",
+        "Xi",
+        "Sigma",
+        "Phi",
+        "Psi",
+        "Omega",
+        "ell",
+    ]
 )
 # commands that are another spelling of a character
 SPELLINGS = {
@@ -87,13 +164,96 @@ SUBSCRIPT_RUN = re.compile("[₀₁₂₃₄₅₆₇₈₉]+")
 STYLE = re.compile(
     r"\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|scriptstyle|limits|nolimits|mathstrut|strut|hline|rm|bf|it)(?![a-zA-Z])\s*\.?"
 )
-SPACES = re.compile(r"\\[,;:!> ]|\\q?quad(?![a-zA-Z])|\\(?:hspace|vspace|hskip|phantom)\*?\{[^{}]*\}|\\enspace|~|&nbsp;")
+SPACES = re.compile(
+    r"\\[,;:!> ]|\\q?quad(?![a-zA-Z])|\\(?:hspace|vspace|hskip|phantom)\*?\{[^{}]*\}|\\enspace|~|&nbsp;"
+)
 TEXT = r"\\(?:text(?:bf|it|rm|sf|tt|normal|up)?|mbox|hbox|mathrm|mathbf|mathit|mathsf|mathcal|mathscr|bm|boldsymbol|operatorname\*?|emph)"
 TEXT_GROUP = re.compile(TEXT + r"\s*\{([^{}]*)\}")
 WORDS_THAT_ARE_SHORT = frozenset(
-    "and or for all any the if is are of no not yes odd even with per where when let be an to by on at as so none some real int mod "
-    "cm mm km kg mg ml dl cl ft yd mi lb oz hr hrs min sec mph kmh am pm deg rad rev units unit sq cu day days yes zero one two six ten "
-    "six nor but its only each both has have than from in it".split()
+    [
+        "and",
+        "or",
+        "for",
+        "all",
+        "any",
+        "the",
+        "if",
+        "is",
+        "are",
+        "of",
+        "no",
+        "not",
+        "yes",
+        "odd",
+        "even",
+        "with",
+        "per",
+        "where",
+        "when",
+        "let",
+        "be",
+        "an",
+        "to",
+        "by",
+        "on",
+        "at",
+        "as",
+        "so",
+        "none",
+        "some",
+        "real",
+        "int",
+        "mod",
+        "cm",
+        "mm",
+        "km",
+        "kg",
+        "mg",
+        "ml",
+        "dl",
+        "cl",
+        "ft",
+        "yd",
+        "mi",
+        "lb",
+        "oz",
+        "hr",
+        "hrs",
+        "min",
+        "sec",
+        "mph",
+        "kmh",
+        "am",
+        "pm",
+        "deg",
+        "rad",
+        "rev",
+        "units",
+        "unit",
+        "sq",
+        "cu",
+        "day",
+        "days",
+        "yes",
+        "zero",
+        "one",
+        "two",
+        "six",
+        "ten",
+        "six",
+        "nor",
+        "but",
+        "its",
+        "only",
+        "each",
+        "both",
+        "has",
+        "have",
+        "than",
+        "from",
+        "in",
+        "it",
+    ]
 ) | {"m/s", "km/h"}
 # what a text command may hold that is mathematics all the same
 TOKEN = re.compile(
@@ -101,14 +261,38 @@ TOKEN = re.compile(
     r"(?P<op><=|>=|!=|==|=>|\*\*|\.\.\.|!!|.)",
     re.DOTALL,
 )
-THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:(?:,|\{,\}|\\,|\\!|,\\!)\d{3})+(?![\d,])|(?<![\d.,] )(?<![\d.,])\d{1,3}(?: \d{3})+(?!\d)")
+THOUSANDS = re.compile(
+    r"(?<![\d.,])\d{1,3}(?:(?:,|\{,\}|\\,|\\!|,\\!)\d{3})+(?![\d,])|(?<![\d.,] )(?<![\d.,])\d{1,3}(?: \d{3})+(?!\d)"
+)
 REPEATING = re.compile(r"(\d*)\.(\d*)(?:\\(?:overline|bar|dot)\s*\{?\s*(\d+)\s*\}?)")
 UNIT_VECTOR = re.compile(r"\\(?:mathbf|hat|vec|boldsymbol|bm)\s*\{?\s*(?:\\hat\s*\{)?\\?([ijk])(?:math)?\s*\}+")
 CHOOSE = re.compile(r"(?:\{\})?(?:_|\^)?\{?(?<![a-zA-Z])(\d+|n|2n)\}?\s*C_?\{?(\d+|k|r|n)\}?(?![a-zA-Z_^{])")
-BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10, "sixteen": 16}
+BASES = {
+    "two": 2,
+    "three": 3,
+    "four": 4,
+    "five": 5,
+    "six": 6,
+    "seven": 7,
+    "eight": 8,
+    "nine": 9,
+    "ten": 10,
+    "sixteen": 16,
+}
 BASE_WORD = re.compile(r"_\s*\{?\s*(?:\\text\s*\{)?\s*(" + "|".join(BASES) + r")\s*\}?\s*\}?", re.IGNORECASE)
 ENVIRONMENT = re.compile(r"\\(begin|end)\s*\{(\w+\*?)\}(?:\s*\{[lcr|@ ]*\})?")
-MATRICES = {"pmatrix", "bmatrix", "vmatrix", "matrix", "array", "smallmatrix", "Bmatrix", "Vmatrix", "bsmallmatrix", "psmallmatrix"}
+MATRICES = {
+    "pmatrix",
+    "bmatrix",
+    "vmatrix",
+    "matrix",
+    "array",
+    "smallmatrix",
+    "Bmatrix",
+    "Vmatrix",
+    "bsmallmatrix",
+    "psmallmatrix",
+}
 
 
 def clean(text: str) -> str:
@@ -120,7 +304,12 @@ def clean(text: str) -> str:
         if match := re.fullmatch(wrapped + r"\s*\.?", text, re.DOTALL):
             text = match[1]
     text = text.replace("$", " " if text.count("$") % 2 == 0 else "＄")
-    text = UNIT_VECTOR.sub(r"\\unit\1 ", text).replace("\\not\\equiv", "≢").replace("\\not=", "≠").replace("\\not\\in", "∉")
+    text = (
+        UNIT_VECTOR.sub(r"\\unit\1 ", text)
+        .replace("\\not\\equiv", "≢")
+        .replace("\\not=", "≠")
+        .replace("\\not\\in", "∉")
+    )
     text = CHOOSE.sub(r"\\binom{\1}{\2}", text)
     text = re.sub(r"^(-?0),(\d+)$", r"\1.\2", text)  # a decimal comma, where it cannot be a list
     text = re.sub(r"^(\S*\d\S*) to (\S*\d\S*)$", r"\1:\2", text)
@@ -129,7 +318,13 @@ def clean(text: str) -> str:
             text = text.replace(character, spelling)
     text = SUPERSCRIPT_RUN.sub(lambda run: "^{" + run[0].translate(SUPERSCRIPTS) + "}", text)
     text = SUBSCRIPT_RUN.sub(lambda run: "_{" + run[0].translate(SUBSCRIPTS) + "}", text)
-    text = text.replace("\\{", "\\lbrace ").replace("\\}", "\\rbrace ").replace("{:}", ":").replace("{=}", "=").replace("\\%", "%")
+    text = (
+        text.replace("\\{", "\\lbrace ")
+        .replace("\\}", "\\rbrace ")
+        .replace("{:}", ":")
+        .replace("{=}", "=")
+        .replace("\\%", "%")
+    )
     text = text.replace("\\colon", ":").replace("\\,\\!", "")
     text = THOUSANDS.sub(lambda number: re.sub(r"\D", "", number[0]), text)
     text = re.sub(r"(\d)\{,\}(\d)", r"\1,\2", text)
@@ -214,7 +409,13 @@ def token_of(match: re.Match[str], space: bool) -> list[Token]:
             return [Token("function" if name in FUNCTIONS else "letter", name, space)]
         return [Token("command", name, space)]
     if match["escaped"]:
-        return [Token("op", {"\\{": "{s", "\\}": "}s", "\\|": "‖", "\\\\": "\\\\"}.get(match["escaped"], match["escaped"][1:]), space)]
+        return [
+            Token(
+                "op",
+                {"\\{": "{s", "\\}": "}s", "\\|": "‖", "\\\\": "\\\\"}.get(match["escaped"], match["escaped"][1:]),
+                space,
+            )
+        ]
     op = {"<=": "≤", ">=": "≥", "!=": "≠", "==": "=", "=>": "⇒", "**": "^", "...": "…"}.get(match["op"], match["op"])
     return [Token("op", op, space)]
 
@@ -228,7 +429,15 @@ def letters(run: str, space: bool, in_text: bool = False) -> list[Token]:
             return [Token("function", lower, space)]
         if lower in ("pi", "infinity", "infty", "inf") or lower in GREEK:
             return [Token("op", "∞", space)] if lower.startswith("inf") else [Token("letter", lower, space)]
-        for name in ("sqrt", "sin", "cos", "tan", "log", "ln", "pi"):  # "5pi" comes apart by itself, "xsin" and "pix" do not
+        for name in (
+            "sqrt",
+            "sin",
+            "cos",
+            "tan",
+            "log",
+            "ln",
+            "pi",
+        ):  # "5pi" comes apart by itself, "xsin" and "pix" do not
             if run.startswith(name) and 0 < len(run) - len(name) <= 1 and run.lower() not in WORDS_THAT_ARE_SHORT:
                 return letters(name, space) + letters(run[len(name) :], False)
     if len(run) >= 4 or run.lower() in WORDS_THAT_ARE_SHORT or (in_text and len(run) > 1):
@@ -236,10 +445,65 @@ def letters(run: str, space: bool, in_text: bool = False) -> list[Token]:
     return [Token("letter", letter, space and index == 0) for index, letter in enumerate(run)]
 
 
-RELATIONS = frozenset("= < > ≤ ≥ ≠ ≈ ∈ ∉ ≡ ≢".split())
+RELATIONS = frozenset(["=", "<", ">", "≤", "≥", "≠", "≈", "∈", "∉", "≡", "≢"])
 CLOSING = {"(": ")]", "[": ")]", "{s": ("}s",), "⟨": ("⟩",)}
-STOPS_IMPLICIT = frozenset("+ - * / ^ _ , ; ) ] }s ⟩ | = < > ≤ ≥ ≠ ≈ ∈ ∉ ≡ : ∪ ∩ ∖ & ! % ° ' ± ∓ } ⌋ ⌉ ⇒ → ? ‖ . \\\\ { ∠ # @ \" ~ ∀".split()) - {"{"}
-LEADS_TO_CONDITIONS = frozenset("where when with for if as such since because provided given whenever".split())
+STOPS_IMPLICIT = frozenset(
+    [
+        "+",
+        "-",
+        "*",
+        "/",
+        "^",
+        "_",
+        ",",
+        ";",
+        ")",
+        "]",
+        "}s",
+        "⟩",
+        "|",
+        "=",
+        "<",
+        ">",
+        "≤",
+        "≥",
+        "≠",
+        "≈",
+        "∈",
+        "∉",
+        "≡",
+        ":",
+        "∪",
+        "∩",
+        "∖",
+        "&",
+        "!",
+        "%",
+        "°",
+        "'",
+        "±",
+        "∓",
+        "}",
+        "⌋",
+        "⌉",
+        "⇒",
+        "→",
+        "?",
+        "‖",
+        ".",
+        "\\\\",
+        "{",
+        "∠",
+        "#",
+        "@",
+        '"',
+        "~",
+        "∀",
+    ]
+) - {"{"}
+LEADS_TO_CONDITIONS = frozenset(
+    ["where", "when", "with", "for", "if", "as", "such", "since", "because", "provided", "given", "whenever"]
+)
 INTEGERS = {"integer": "Z", "integers": "Z", "natural": "N", "real": "R", "reals": "R", "rational": "Q", "complex": "C"}
 NAMED_SETS = {"R": "R", "Z": "Z", "N": "N", "Q": "Q", "C": "C"}
 
@@ -295,11 +559,19 @@ class Reader:
             signs.append(self.take().text)
             operands.append(self.set_expression())
         if not signs:
-            if self.is_op("|") and self.bars == 0 and not self.in_set and operands[0].kind in ("number", "letter") and self.peek().kind != "end":
+            if (
+                self.is_op("|")
+                and self.bars == 0
+                and not self.in_set
+                and operands[0].kind in ("number", "letter")
+                and self.peek().kind != "end"
+            ):
                 self.take()  # 4 | n
                 return Node("divides", (operands[0], self.sum()))
             return operands[0]
-        if signs[-1] in "≡≢" and any(token.text in ("pmod", "bmod", "mod", "modulo") for token in self.tokens[self.position :]):
+        if signs[-1] in "≡≢" and any(
+            token.text in ("pmod", "bmod", "mod", "modulo") for token in self.tokens[self.position :]
+        ):
             return self.congruence(operands, signs[-1] == "≢")
         signs = ["=" if sign == "≡" else sign for sign in signs]  # f ≡ 0
         return Node("relation", tuple(operands), tuple(signs))
@@ -374,7 +646,9 @@ class Reader:
             if sign in "+-" and self.is_op("-", "+") and not self.next.space:
                 raise Unreadable("two signs")
             term = self.product()
-            terms.append(term if sign == "+" else Node("negative", (term,)) if sign == "-" else Node("plusminus", (term,), sign))
+            terms.append(
+                term if sign == "+" else Node("negative", (term,)) if sign == "-" else Node("plusminus", (term,), sign)
+            )
         return terms[0] if len(terms) == 1 else Node("sum", tuple(terms))
 
     def product(self) -> Node:
@@ -477,8 +751,11 @@ class Reader:
             self.take()
         total = base
         for sign, parts in (("'", 60), ('"', 3600)):
-            if self.next.kind == "number" and self.peek().kind == "op" and self.peek().text in (sign, "^") and sign in (
-                self.peek().text, self.peek(2).text, self.peek(3).text
+            if (
+                self.next.kind == "number"
+                and self.peek().kind == "op"
+                and self.peek().text in (sign, "^")
+                and sign in (self.peek().text, self.peek(2).text, self.peek(3).text)
             ):
                 number = self.atom()
                 while self.is_op(sign, "^", "{", "}", "'"):
@@ -547,7 +824,12 @@ class Reader:
         if self.next.kind == "letter" and self.next.text in "eE" and not self.next.space:
             exponent = self.peek(1 if self.peek().kind == "number" else 2)
             sign = self.peek().text if self.peek().kind == "op" else ""
-            if exponent.kind == "number" and exponent.text.isdigit() and sign in ("", "+", "-") and len(exponent.text) < 5:
+            if (
+                exponent.kind == "number"
+                and exponent.text.isdigit()
+                and sign in ("", "+", "-")
+                and len(exponent.text) < 5
+            ):
                 if sign or "." in token.text:  # 1.5e-7; 2e3 could be a product
                     self.position += 3 if sign else 2
                     power = Node("power", (number_node("10"), number_node(exponent.text, negative=sign == "-")))
@@ -566,10 +848,20 @@ class Reader:
         while self.is_op("'"):
             self.take()
             name += "'"
-        if self.is_op("^") and self.peek().text == "{" and self.peek(2).text == "-" and self.peek(3).text == "1" and name in "fgh":
+        if (
+            self.is_op("^")
+            and self.peek().text == "{"
+            and self.peek(2).text == "-"
+            and self.peek(3).text == "1"
+            and name in "fgh"
+        ):
             self.position += 5
             name += "^-1"
-        if self.is_op("(") and name.split("_")[0].rstrip("'").removesuffix("^-1") in FUNCTION_LETTERS and not self.next.space:
+        if (
+            self.is_op("(")
+            and name.split("_")[0].rstrip("'").removesuffix("^-1") in FUNCTION_LETTERS
+            and not self.next.space
+        ):
             self.take()
             arguments = [self.sum()]
             while self.is_op(","):
@@ -653,7 +945,9 @@ class Reader:
             self.take()
             return Node("negative", (self.argument_without_brackets(),))
         node = self.factor()
-        while (self.starts_factor() and self.next.kind in ("number", "letter", "command") and self.next.text != "sqrt") or self.is_op("/"):
+        while (
+            self.starts_factor() and self.next.kind in ("number", "letter", "command") and self.next.text != "sqrt"
+        ) or self.is_op("/"):
             if self.is_op("/"):
                 if self.peek().kind not in ("number", "letter"):
                     break
@@ -676,7 +970,12 @@ class Reader:
             inside = self.sum()
             self.expect(")")
             return Node("root", (inside, degree))
-        if self.next.kind == "number" and self.tokens[self.position - 1].text == "sqrt" and not self.next.space and self.raw_sqrt_digit():
+        if (
+            self.next.kind == "number"
+            and self.tokens[self.position - 1].text == "sqrt"
+            and not self.next.space
+            and self.raw_sqrt_digit()
+        ):
             return Node("root", (self.short_group(), degree))
         return Node("root", (self.atom(), degree))
 
@@ -711,7 +1010,11 @@ class Reader:
                         raise Unreadable("no end")
                     mark += self.take().text
                 self.take()
-            return Node("named", (), name + {"+": "+", "*": "*", ">0": "+", "≥0": "0+", "-": "-", "++": "+"}.get(mark, f"^{mark}"))
+            return Node(
+                "named",
+                (),
+                name + {"+": "+", "*": "*", ">0": "+", "≥0": "0+", "-": "-", "++": "+"}.get(mark, f"^{mark}"),
+            )
         return Node("named", (), name)
 
     def overline(self) -> Node:
@@ -796,7 +1099,13 @@ class Reader:
         if closing.text not in {"(": (")", "]", "["), "[": (")", "]", "["), "]": ("[", "]"), "⟨": ("⟩",)}[opening]:
             raise Unreadable(f"{opening} closed by {closing.text}")
         if len(items) == 1 and opening in "([" and closing.text == {"(": ")", "[": "]"}[opening]:
-            return items[0] if opening == "(" else Node("tuple", tuple(items), "[]") if items[0].kind == "relation" else items[0]
+            return (
+                items[0]
+                if opening == "("
+                else Node("tuple", tuple(items), "[]")
+                if items[0].kind == "relation"
+                else items[0]
+            )
         opened = {"]": "("}.get(opening, opening)
         closed = {"[": ")"}.get(closing.text, closing.text)
         return Node("tuple", tuple(items), "()" if opened == "⟨" else opened + closed)
@@ -848,7 +1157,6 @@ class Reader:
         node = Node("matrix", tuple(cell for row in rows for cell in row), (len(rows), len(rows[0])))
         return Node("function", (node,), "det") if kind == "vmatrix" else node
 
-
     def cases(self) -> Node:
         """args: expression, condition, expression, condition, …"""
         parts: list[Node] = []
@@ -867,7 +1175,7 @@ class Reader:
         return Node("cases", tuple(parts))
 
 
-FUNCTION_LETTERS = frozenset("f g h F G H P Q p q r R N T S".split())
+FUNCTION_LETTERS = frozenset(["f", "g", "h", "F", "G", "H", "P", "Q", "p", "q", "r", "R", "N", "T", "S"])
 
 ATOMS: dict[str, Callable[[Reader], Node]] = {
     "frac": Reader.fraction,

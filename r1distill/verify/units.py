@@ -15,10 +15,19 @@ def define(dimension: str, table: str) -> None:
             BASE[name] = (dimension, Fraction(factor))
 
 
-define("length", "m,meter,metre=1 cm,centimeter,centimetre=1/100 mm,millimeter,millimetre=1/1000 km,kilometer,kilometre=1000 "
-       "in,inch,inche=254/10000 ft,foot,feet=3048/10000 yd,yard=9144/10000 mi,mile=1609344/1000 dm,decimeter=1/10 nm=1/1000000000")
-define("mass", "kg,kilogram=1 g,gram=1/1000 mg,milligram=1/1000000 t,ton,tonne=1000 lb,pound=45359237/100000000 oz,ounce=45359237/1600000000")
-define("time", "s,sec,second=1 min,minute=60 h,hr,hour=3600 day=86400 week=604800 ms,millisecond=1/1000 year,yr=31557600 month=2629800")
+define(
+    "length",
+    "m,meter,metre=1 cm,centimeter,centimetre=1/100 mm,millimeter,millimetre=1/1000 km,kilometer,kilometre=1000 "
+    "in,inch,inche=254/10000 ft,foot,feet=3048/10000 yd,yard=9144/10000 mi,mile=1609344/1000 dm,decimeter=1/10 nm=1/1000000000",
+)
+define(
+    "mass",
+    "kg,kilogram=1 g,gram=1/1000 mg,milligram=1/1000000 t,ton,tonne=1000 lb,pound=45359237/100000000 oz,ounce=45359237/1600000000",
+)
+define(
+    "time",
+    "s,sec,second=1 min,minute=60 h,hr,hour=3600 day=86400 week=604800 ms,millisecond=1/1000 year,yr=31557600 month=2629800",
+)
 define("volume", "l,L,liter,litre=1/1000 ml,mL,milliliter,millilitre=1/1000000 gallon,gal=3785411784/1000000000000")
 define("money", "dollar,usd,USD=1 cent,¢=1/100")
 define("euro", "euro,eur,EUR,€=1")
@@ -38,7 +47,9 @@ define("temperature", "K,kelvin=1")
 
 COMPOUND = {"mph": (("length", 1, "time", -1), Fraction(1609344, 3600000)), "kmh": (("length", 1, "time", -1), Fraction(5, 18)),
             "kph": (("length", 1, "time", -1), Fraction(5, 18)), "rpm": (("turn", 1, "time", -1), Fraction(1, 60))}  # fmt: skip
-IGNORED = frozenset("unit units square sq cubic cu squared cubed per of a an the each".split())
+IGNORED = frozenset(
+    ["unit", "units", "square", "sq", "cubic", "cu", "squared", "cubed", "per", "of", "a", "an", "the", "each"]
+)
 POWERS = {"square": 2, "sq": 2, "squared": 2, "cubic": 3, "cu": 3, "cubed": 3}
 
 Measure = tuple[tuple[tuple[str, int], ...], Fraction]
@@ -77,7 +88,12 @@ def measure(text: str) -> Measure | None:
         elif word.lower() in IGNORED:
             found = found or word.lower() in ("unit", "units")
         else:
-            last = BASE.get(word) or BASE.get(word.lower()) or BASE.get(word.lower().rstrip("s")) or BASE.get(word.rstrip("s"))
+            last = (
+                BASE.get(word)
+                or BASE.get(word.lower())
+                or BASE.get(word.lower().rstrip("s"))
+                or BASE.get(word.rstrip("s"))
+            )
             if last is None:
                 return None
             power = pending or 1
