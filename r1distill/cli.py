@@ -113,15 +113,33 @@ def verify(
     overrides: Overrides = None,
     file: Annotated[Path | None, typer.Option("--file", help="Judge the replies of this JSONL file instead.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Where the verdicts on --file go (JSONL).")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes for --file.")] = 2,
-    timeout_s: Annotated[float, typer.Option("--timeout-s", min=0.01, help="Seconds for one reply of --file.")] = 10.0,
+    workers: Annotated[int, typer.Option(min=1, help="Processes for --file and --audit.")] = 2,
+    timeout_s: Annotated[
+        float, typer.Option("--timeout-s", min=0.01, help="Seconds for one reply of --file, or to compare two answers.")
+    ] = 10.0,
     sandbox: Annotated[
         str, typer.Option("--sandbox", help="For programs of --file: required (bubblewrap), or unsafe.")
     ] = "required",
+    audit: Annotated[
+        Path | None, typer.Option("--audit", metavar="RUN", help="Draw cases of this run for a person to mark.")
+    ] = None,
+    marks: Annotated[Path | None, typer.Option("--marks", help="Read the marks on --audit: error rates.")] = None,
+    n: Annotated[int, typer.Option("--n", min=10, help="Cases of --audit.")] = 100,
+    seed: Annotated[int, typer.Option("--seed", help="Which cases --audit draws.")] = 0,
     dry_run: DryRun = False,
 ) -> None:
-    """Judge traces: traces → verdicts. With --file, any published generations."""
-    if file is not None:
+    """Judge traces: traces → verdicts. With --file, any published generations. With --audit, how often it is wrong."""
+    if audit is not None:
+        if recipe is not None or file is not None:
+            raise UserError("verify --audit RUN takes no recipe and no --file")
+        module = room("verify.audit")
+        if marks is not None:
+            print(module.read_audit(audit, marks))
+        else:
+            print(module.make_audit(audit, cases=n, seed=seed, workers=workers, timeout_s=timeout_s))
+    elif marks is not None:
+        raise UserError("verify --marks needs --audit RUN, the folder whose cases were marked")
+    elif file is not None:
         if out is None or recipe is not None:
             raise UserError("verify --file IN.jsonl needs --out OUT.jsonl and no recipe")
         if sandbox not in ("required", "unsafe"):
@@ -134,7 +152,7 @@ def verify(
     elif recipe is not None:
         work(recipe, overrides, ("verify",), dry_run, False)
     else:
-        raise UserError("verify needs a recipe, or --file IN.jsonl --out OUT.jsonl")
+        raise UserError("verify needs a recipe, or --file IN.jsonl --out OUT.jsonl, or --audit RUN")
 
 
 stage_command("filter", "Choose what is taught: verdicts → decisions, funnel and dataset.")

@@ -9,10 +9,11 @@ from r1distill.evaluate.tasks import load_task
 from r1distill.pipeline import statuses
 from r1distill.problems import load_problems, local_path
 from r1distill.prompting import load_prompt
-from r1distill.recipe import Recipe, chat_template_text
+from r1distill.recipe import Recipe, Verify, chat_template_text
 from r1distill.resources import find_file
 from r1distill.run import Run
 from r1distill.train.stage import launch_command
+from r1distill.verify.judge import load_judge_prompt
 
 
 def show_plan(run: Run, recipe_path: Path) -> None:
@@ -22,7 +23,7 @@ def show_plan(run: Run, recipe_path: Path) -> None:
     say(f"folder  {run.folder}")
     plans = {
         "generate": plan_generate(recipe),
-        "verify": [f"Math-Verify in {recipe.verify.workers} processes, at most {recipe.verify.timeout_s:g} s a reply"],
+        "verify": plan_verify(recipe.verify),
         "filter": plan_filter(recipe),
         "train": plan_train(run),
         "eval": plan_eval(recipe),
@@ -57,6 +58,15 @@ def plan_generate(recipe: Recipe) -> list[str]:
         f"prompt    {settings.prompt} (sha256 {prompt.sha256[:12]}), no system message, reply starts {settings.prefill!r}"
     )
     lines += [f"          │ {line}" for line in prompt.text.splitlines()]
+    return lines
+
+
+def plan_verify(settings: Verify) -> list[str]:
+    lines = [f"Math-Verify in {settings.workers} processes, at most {settings.timeout_s:g} s a reply"]
+    if judge := settings.judge:
+        prompt = load_judge_prompt(judge.prompt)
+        lines.append(f"judge     {judge.model}: {' '.join(judge.urls)}, asked about {', '.join(judge.ask)}")
+        lines.append(f"prompt    {judge.prompt} (sha256 {prompt.sha256[:12]})")
     return lines
 
 

@@ -27,6 +27,7 @@ from r1distill.resources import find_file
 from r1distill.run import Clock, Run
 from r1distill.store import file_sha256, write_json
 from r1distill.train.stage import train_stage
+from r1distill.verify.judge import load_judge_prompt
 from r1distill.verify.stage import verify_stage
 
 
@@ -43,6 +44,7 @@ class Stage:
 
 STAGES = (
     Stage("generate", generate, None, ("problems", "teacher", "generate", "seed"), ("problems.parquet", "traces")),
+    # the judge's replies stay: each is known by all that decides it
     Stage("verify", verify_stage, "generate", ("verify",), ("verdicts.parquet",)),
     Stage("filter", filter_stage, "verify", ("filter",), ("decisions.parquet", "funnel.json", "dataset")),
     Stage("train", train_stage, "filter", ("train",), ("student",)),
@@ -53,7 +55,8 @@ STAGE_NAMES = tuple(stage.name for stage in STAGES)
 # keys (and all below them) that change how fast a stage is and not what comes out of it
 SPEED_ONLY = (
     "teacher.urls", "teacher.api_key_env", "teacher.timeout_s", "teacher.retries", "teacher.engine",
-    "generate.concurrency", "verify.workers", "train.launch", "eval.concurrency", "eval.engine",
+    "generate.concurrency", "verify.workers", "verify.judge.urls", "verify.judge.api_key_env", "verify.judge.timeout_s",
+    "verify.judge.retries", "verify.judge.concurrency", "train.launch", "eval.concurrency", "eval.engine",
 )  # fmt: skip
 # keys of generate that can change while the samples taken so far stay good
 EXTENDING = (
@@ -71,6 +74,8 @@ def inputs_of(stage: Stage, recipe: Recipe) -> dict[str, Any]:
     if stage.name == "generate":
         flat["generate.prompt.sha256"] = load_prompt(recipe.generate.prompt, "").sha256
         flat["problems.sha256"] = problems_sha256(recipe.problems.path)
+    if stage.name == "verify" and recipe.verify.judge:
+        flat["verify.judge.prompt.sha256"] = load_judge_prompt(recipe.verify.judge.prompt).sha256
     if stage.name == "train" and (template := chat_template_text(recipe.train)):
         flat["train.chat_template.sha256"] = hashlib.sha256(template.encode()).hexdigest()
     if stage.name == "eval":
@@ -250,6 +255,8 @@ def preflight(recipe: Recipe, names: list[str]) -> None:
             require_packages("generate", "vllm")
             check_model_name(recipe.teacher.model, "teacher.model")
             engines["teacher.engine"] = recipe.teacher.engine
+    if {"verify", "eval"} & set(names) and recipe.verify.judge:
+        load_judge_prompt(recipe.verify.judge.prompt)
     if "train" in names:
         require_packages("train", "torch", "transformers", "trl", "peft", "datasets", "accelerate")
         check_model_name(recipe.train.student, "train.student")

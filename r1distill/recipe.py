@@ -101,6 +101,33 @@ class Generate(Section):
     """Requests in flight at once."""
 
 
+class Judge(Section):
+    """An LLM that is asked where the rules are at a loss. Without this section there is none. See "The judge"."""
+
+    model: str
+    """Name of the model as its server knows it."""
+    urls: list[str] = Field(min_length=1)
+    """OpenAI-compatible base URLs that end in /v1; requests go to the one with the fewest in flight."""
+    api_key_env: str = "OPENAI_API_KEY"
+    """The environment variable that holds the key, where one is needed."""
+    timeout_s: float = Field(default=600, gt=0)
+    """Seconds for one request."""
+    retries: int = Field(default=5, ge=0)
+    """Attempts after the first, as for the teacher."""
+    prompt: str = "prompts/judge.txt"
+    """What the judge is asked, a file in which `{problem}`, `{reference}`, `{answer}` and `{boundary}` are put in."""
+    ask: list[Literal["no_answer", "unverifiable", "timeout", "error", "disagreement"]] = Field(
+        default=["no_answer", "unverifiable", "disagreement"], min_length=1
+    )
+    """Outcomes of the rules that it is asked about; `disagreement`: verdicts against the other samples of a problem."""
+    temperature: float = Field(default=0.0, ge=0)
+    """Sampling temperature; 0 is greedy."""
+    max_tokens: int = Field(default=2048, ge=1)
+    """Longest reply, in tokens; one that is cut off changes nothing. A judge that reasons needs more."""
+    concurrency: int = Field(default=64, ge=1)
+    """Requests in flight at once."""
+
+
 class Verify(Section):
     """How replies are judged."""
 
@@ -118,6 +145,8 @@ class Verify(Section):
     """CPU time of a program for all of its tests."""
     program_memory_gb: float = Field(default=2, gt=0)
     """Memory in use by all processes of a program."""
+    judge: Judge | None = None
+    """Absent: the rules alone decide."""
 
 
 class Filter(Section):
@@ -276,6 +305,7 @@ def describe(problem: Any, model: type[BaseModel]) -> str:
         known = known_keys(model, location[:-1])
         elsewhere = [key for key in all_keys(model) if key.split(".")[-1] == location[-1]]
         nearest = difflib.get_close_matches(location[-1], known, n=1)
+        elsewhere.sort(key=lambda key: key.count("."))  # the common ones first
         meant = elsewhere + [".".join([*location[:-1], key]) for key in nearest]
         remedy = f"did you mean {' or '.join(meant)}?" if meant else f"known here: {', '.join(known)}"
         return f"unknown key {dotted}; {remedy}{PASSED_THROUGH.get(location[0], '')}"
@@ -301,24 +331,31 @@ def section_of(field: FieldInfo) -> type[Section] | None:
 
 
 def all_keys(model: type[BaseModel]) -> list[str]:
+    """The dotted keys of a section and of the sections in it."""
     keys = []
     for name, field in model.model_fields.items():
         section = section_of(field)
-        keys += [f"{name}.{key}" for key in section.model_fields] if section else [name]
+        keys += [f"{name}.{key}" for key in all_keys(section)] if section else [name]
     return keys
 
 
 def reference() -> str:
     """The recipe reference of README.md, in Markdown."""
-    parts = ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
-    for name, field in Recipe.model_fields.items():
+    rows = ["| key | type | default | meaning |", "| --- | --- | --- | --- |", *reference_rows(Recipe, "")]
+    return "\n".join(rows) + "\n"
+
+
+def reference_rows(model: type[BaseModel], prefix: str) -> list[str]:
+    """A row for each key of a section; the sections in it follow with a heading of their own."""
+    rows, below = [], []
+    for name, field in model.model_fields.items():
         section = section_of(field)
         if section is None:
-            parts.append(reference_row(name, field))
+            rows.append(reference_row(f"{prefix}{name}", field))
         else:
-            parts.append(f"| **[{name}]** | | | {' '.join((section.__doc__ or '').split())} |")
-            parts += [reference_row(f"{name}.{key}", entry) for key, entry in section.model_fields.items()]
-    return "\n".join(parts) + "\n"
+            below.append(f"| **[{prefix}{name}]** | | | {' '.join((section.__doc__ or '').split())} |")
+            below += reference_rows(section, f"{prefix}{name}.")
+    return rows + below
 
 
 def reference_row(name: str, field: FieldInfo) -> str:

@@ -38,7 +38,12 @@ def refusal(folder: Path, *overrides: str) -> str:
         ("generate.temprature=1", "unknown key generate.temprature; did you mean generate.temperature?"),
         ("filter.max_entropy=1", "did you mean filter.max_mean_entropy_nats?"),
         ("generate.student='x'", "did you mean train.student?"),
-        ("teacher.temperature=1", "did you mean generate.temperature or eval.temperature?"),
+        ("teacher.temperature=1", "mean generate.temperature or eval.temperature or verify.judge.temperature?"),
+        (
+            "verify.judge={ modle = 'x' }",
+            "unknown key verify.judge.modle; did you mean verify.judge.model?",
+        ),
+        ("verify.jugde.model=x", "unknown key verify.jugde; did you mean verify.judge?"),
         ("temperature=1", "did you mean generate.temperature or eval.temperature"),
         ("trian.dtype='float32'", "unknown key trian; did you mean train?"),
         ("train.learning_rate=1e-4", "TRL's options go in [train.args]"),

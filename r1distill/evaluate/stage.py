@@ -70,8 +70,10 @@ def score(run: Run, task: Task, role: str, job: Job, clock: Clock) -> dict[str, 
     folder = run.evaluation / task.name / role
     by_id = {problem.id: problem for problem in job.problems}
     verdicts = folder / "verdicts.parquet"
-    outcomes = verify_traces(folder / "traces", verdicts, by_id, run.recipe.verify, clock, label=f"{job.label}: verify")
-    summary = summarise(folder, task, job.plan, outcomes)
+    outcomes, judge = verify_traces(
+        folder / "traces", verdicts, by_id, run.recipe.verify, clock, label=f"{job.label}: verify"
+    )
+    summary = {**summarise(folder, task, job.plan, outcomes), **judge}
     write_json(folder / "summary.json", summary)
     say(f"  {job.label}: {percent(summary)}, {summary['truncated']:.1%} truncated")
     return summary

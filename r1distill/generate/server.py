@@ -12,7 +12,7 @@ import json
 import os
 import random
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
@@ -25,6 +25,7 @@ from r1distill.records import FinishReason
 
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
+SHORTEST_SECRET = 16  # characters; servers without accounts take `EMPTY` or `token-abc123`, which a text may have in it
 PASSING_STATUS = {408, 409, 425, 429}
 STOPPING_STATUS = {301, 302, 303, 307, 308, 401, 402, 403, 404}  # no request of this run can succeed
 FINISH_REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length", "repetition": "repetition"}
@@ -50,20 +51,31 @@ class ServerBackend:
     """Samples `model` at `urls` (base URLs that end in /v1).
 
     The key is read from the environment variable `api_key_env` and goes nowhere but into the request's header.
+    `section` of the recipe is where these settings stand; errors name it.
     """
 
-    def __init__(self, model: str, urls: list[str], *, api_key_env: str, timeout_s: float, retries: int) -> None:
+    def __init__(
+        self,
+        model: str,
+        urls: list[str],
+        *,
+        api_key_env: str,
+        timeout_s: float,
+        retries: int,
+        section: str = "teacher",
+    ) -> None:
         if not urls:
-            raise UserError('teacher.backend = "server" needs teacher.urls, such as ["http://127.0.0.1:8000/v1"]')
+            raise UserError(f'a server needs {section}.urls, such as ["http://127.0.0.1:8000/v1"]')
         for url in urls:
             if not is_url(url):
-                raise UserError(f"teacher.urls: {url} is not a URL; write it as http://HOST:PORT/v1")
+                raise UserError(f"{section}.urls: {url} is not a URL; write it as http://HOST:PORT/v1")
+        self.section = section
         self.model = model
         self.servers = [Server(url.rstrip("/")) for url in urls]
         self.attempts = retries + 1
         self.key = os.environ.get(api_key_env, "").strip()
         if not (self.key.isascii() and self.key.isprintable()):  # httpx would put the whole header into its error
-            raise UserError(f"the variable {api_key_env} (teacher.api_key_env) holds characters that no key has")
+            raise UserError(f"the variable {api_key_env} ({section}.api_key_env) holds characters that no key has")
         self.client = httpx.AsyncClient(
             headers={"Authorization": f"Bearer {self.key}"} if self.key else {},
             timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, 30.0)),
@@ -77,13 +89,15 @@ class ServerBackend:
         if len(faults) == len(self.servers):
             await self.client.aclose()
             raise UserError(
-                f"no server answers: {'; '.join(faults)}; start one (vllm serve {self.model}) or correct teacher.urls"
+                f"no server answers: {'; '.join(faults)}; start one (vllm serve {self.model}) "
+                f"or correct {self.section}.urls"
             )
         for server, answer in zip(self.servers, answers, strict=True):
             if isinstance(answer, list) and answer and self.model not in answer:
                 await self.client.aclose()
                 raise UserError(
-                    f"{server.url} does not serve {self.model}; it serves {', '.join(answer[:20])}: set teacher.model"
+                    f"{server.url} does not serve {self.model}; it serves {', '.join(answer[:20])}: "
+                    f"set {self.section}.model"
                 )
         return self
 
@@ -98,7 +112,8 @@ class ServerBackend:
             self.rest(server, FIRST_PAUSE_S)
             return f"{server.url}: {describe(error)}"
         if response.status_code in (401, 403):
-            return f"{server.url}: {response.status_code}, a valid key is needed in the variable that teacher.api_key_env names"
+            variable = f"the variable that {self.section}.api_key_env names"
+            return f"{server.url}: {response.status_code}, a valid key is needed in {variable}"
         try:
             return [entry["id"] for entry in response.json()["data"]]
         except (ValueError, KeyError, TypeError):
@@ -149,13 +164,20 @@ class ServerBackend:
         if status in PASSING_STATUS or status >= 500:
             raise PassingFault(words, retry_after(response))
         if status in STOPPING_STATUS:
-            raise UserError(f"{server.url}: {words}; check the key, the account, the URL and teacher.model")
+            raise UserError(f"{server.url}: {words}; check the key, the account, the URL and {self.section}.model")
         if status != 200:
             raise SampleFailed(f"{server.url}: {words}")
         try:
-            return completion_of(response.json())
+            return self.without_key(completion_of(response.json()))
         except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
             raise PassingFault(f"a reply that is not a chat completion: {self.words_of(response)}") from error
+
+    def without_key(self, completion: Completion) -> Completion:
+        """A proxy that repeats what it was sent must not bring a secret into the journal. `EMPTY` is none."""
+        if len(self.key) < SHORTEST_SECRET:
+            return completion
+        thinking = completion.thinking and completion.thinking.replace(self.key, "[key]")
+        return replace(completion, text=completion.text.replace(self.key, "[key]"), thinking=thinking)
 
     def words_of(self, response: httpx.Response) -> str:
         """The server's own words, in one line of at most 300 characters. Some servers repeat the key in theirs."""

@@ -22,7 +22,7 @@ from r1distill.records import Outcome, Problem, Trace
 from r1distill.run import Clock, Run
 from r1distill.store import write_records
 from r1distill.verify.code import check_settings
-from r1distill.verify.stage import code_settings, open_pool
+from r1distill.verify.settings import code_settings, open_pool
 
 
 @dataclass(frozen=True, slots=True)

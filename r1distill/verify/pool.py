@@ -260,6 +260,20 @@ class VerifierPool:
             quick=lambda item: quick_verdict(item[0], item[2], item[1]),
         )
 
+    def equivalent(self, first: str, second: str) -> bool | None:
+        """Whether two mathematical answers are equal; None where a comparison ended without a result (deadline, fault).
+
+        Math-Verify's comparison is not symmetric by design (the reference comes first), so both directions are asked, the
+        second only where the first says no.
+        """
+        for gold, answer in ((first, second), (second, first)):
+            verdict = self.verify(Problem("", answer=gold, id="-"), rf"\boxed{{{answer}}}")
+            if verdict.outcome in ("timeout", "error"):
+                return None
+            if verdict.outcome == "correct":
+                return True
+        return False
+
     def ordered(
         self,
         function: Callable[[Item], Result],

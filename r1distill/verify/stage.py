@@ -13,35 +13,24 @@ from r1distill.recipe import Verify
 from r1distill.records import Problem, Trace, Verdict
 from r1distill.run import Clock, Run
 from r1distill.store import read_records, write_records
-from r1distill.verify.code import CodeSettings
-from r1distill.verify.pool import VerifierPool
+from r1distill.verify.judge import judge_verdicts
+from r1distill.verify.settings import open_pool
 
 
 def verify_stage(run: Run, clock: Clock) -> dict[str, Any]:
-    """Judge every trace of the run. Returns the counts of the outcomes."""
+    """Judge every trace of the run. Returns the counts of the outcomes, and those of the judge where there is one."""
     problems = {problem.id: problem for problem in read_records(run.problems, Problem)}
-    outcomes = verify_traces(run.traces, run.verdicts, problems, run.recipe.verify, clock, label="verify")
-    return {"verdicts": outcomes.total(), "outcomes": dict(outcomes)}
-
-
-def open_pool(settings: Verify) -> VerifierPool:
-    """The pool that the recipe asks for."""
-    return VerifierPool(settings.workers, settings.timeout_s, settings.memory_gb, code_settings(settings))
-
-
-def code_settings(settings: Verify) -> CodeSettings:
-    return CodeSettings(
-        allow_unsafe=settings.sandbox == "unsafe",
-        test_timeout_s=settings.test_timeout_s,
-        total_timeout_s=settings.total_timeout_s,
-        memory_gb=settings.program_memory_gb,
-    )
+    outcomes, judge = verify_traces(run.traces, run.verdicts, problems, run.recipe.verify, clock, label="verify")
+    return {"verdicts": outcomes.total(), "outcomes": dict(outcomes), **judge}
 
 
 def verify_traces(
     traces: Path, verdicts: Path, problems: dict[str, Problem], settings: Verify, clock: Clock, *, label: str
-) -> Counter[str]:
-    """Write a verdict for each trace of a file or folder, and count the outcomes. A failed sample has none to judge."""
+) -> tuple[Counter[str], dict[str, Any]]:
+    """Write a verdict for each trace of a file or folder, and count the outcomes. A failed sample has none to judge.
+
+    Returns the outcomes and {"judge": its counts}, {} without `settings.judge`.
+    """
     files = sorted(traces.glob("*.parquet")) if traces.is_dir() else [traces]
     total = sum(pq.read_metadata(file).num_rows for file in files)
     if not total:
@@ -65,4 +54,7 @@ def verify_traces(
                 yield verdict
 
         write_records(verdicts, Verdict, counted())
-    return outcomes
+    if settings.judge is None:
+        return outcomes, {}
+    outcomes, counts = judge_verdicts(traces, verdicts, problems, settings, settings.judge, clock, f"{label}: judge")
+    return outcomes, {"judge": counts}
