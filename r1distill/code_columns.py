@@ -19,16 +19,10 @@ Tests = dict[str, Any]
 MAX_UNPACKED_BYTES = 1 << 30
 
 # EvalPlus's special oracles (evalplus/eval/_special_oracle.py, Apache-2.0): what is compared instead of equality.
-COMPARED_AS_SETS = [
-    "similar_elements",
-    "find_char_long",
-    "common_in_nested_lists",
-    "extract_singly",
-    "larg_nnum",
-    "intersection_array",
-    "find_dissimilar",
-    "Diff",
-]
+COMPARED_AS_SETS = (
+    "similar_elements find_char_long common_in_nested_lists extract_singly larg_nnum intersection_array "
+    "find_dissimilar Diff"
+).split()
 COMPARED_AS_PRESENCE = ("check_str", "text_match_three", "text_starta_endb")
 ROOT_OF_POLYNOMIAL = """
 def check(candidate):

@@ -258,28 +258,10 @@ for descriptor in range(3, 300):
 }
 
 # What must not be in the output of any of them.
-FORBIDDEN = [
-    "RAISED",
-    "FOUND",
-    "HIDDEN",
-    "TRACED",
-    "CONNECTED",
-    "LISTENS",
-    "OPENED",
-    "UNSHARED",
-    "MOUNTED",
-    "CALLED",
-    "GAINED",
-    "MOVED",
-    "WROTE",
-    "FULL",
-    "MADE",
-    "PLANTED",
-    "CHANGED",
-    "FORGED",
-    "SECRET-41734",
-    "TOKEN-OF-THE-PARENT",
-]
+FORBIDDEN = (
+    "RAISED FOUND HIDDEN TRACED CONNECTED LISTENS OPENED UNSHARED MOUNTED CALLED GAINED MOVED WROTE FULL MADE "
+    "PLANTED CHANGED FORGED SECRET-41734 TOKEN-OF-THE-PARENT"
+).split()
 
 # Candidates for: def check(candidate): assert candidate(20) == SECRET, that is a number nobody can guess.
 FUNCTIONS: dict[str, str] = {

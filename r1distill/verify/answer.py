@@ -24,91 +24,23 @@ STATING = frozenset(["is", "are", "equals", "equal", "be", "becomes", "was", "we
 ENDING = frozenset(["is", "are", "attained", "achieved", "occurs", "occurring", "obtained", "respectively", "rejecting", "reject", "exactly", "only", "because", "since", "being", "holds", "works", "satisfies", "satisfy", "depending", "assuming", "reached", "which"])  # fmt: skip
 # words after which a sentence takes back what it said
 TAKEN_BACK = frozenset(
-    [
-        "not",
-        "no",
-        "wrong",
-        "impossible",
-        "incorrect",
-        "rejected",
-        "excluded",
-        "extraneous",
-        "invalid",
-        "unless",
-        "except",
-        "but",
-        "however",
-        "never",
-    ]
+    "not no wrong impossible incorrect rejected excluded extraneous invalid unless except but however never".split()
 )
 RESTRICTING = frozenset(
-    [
-        "most",
-        "least",
-        "less",
-        "more",
-        "fewer",
-        "greater",
-        "than",
-        "under",
-        "over",
-        "below",
-        "above",
-        "about",
-        "nearly",
-        "almost",
-        "up",
-        "exactly",
-        "approximately",
-    ]
+    (
+        "most least less more fewer greater than under over below above about nearly almost up exactly approximately"
+    ).split()
 )
 DOMAINS = {
     "integer": "Z", "integers": "Z", "natural": "N", "naturals": "N", "real": "R", "reals": "R", "constant": "R", "constants": "R",
     "rational": "Q", "complex": "C",
 }  # fmt: skip
 CONDITION_FILLERS = frozenset(
-    [
-        "is",
-        "are",
-        "an",
-        "a",
-        "any",
-        "all",
-        "every",
-        "each",
-        "some",
-        "arbitrary",
-        "for",
-        "where",
-        "with",
-        "and",
-        "of",
-        "the",
-        "number",
-        "numbers",
-        "constant",
-        "constants",
-        "where",
-        "be",
-        "being",
-        "to",
-        "when",
-        "if",
-        "as",
-        "such",
-        "that",
-        "natural",
-        "integer",
-        "integers",
-        "real",
-        "reals",
-        "positive",
-        "nonnegative",
-        "non-negative",
-        "negative",
-        "nonzero",
-        "non-zero",
-    ]
+    (
+        "is are an a any all every each some arbitrary for where with and of the number numbers constant constants "
+        "where be being to when if as such that natural integer integers real reals positive nonnegative non- "
+        "negative negative nonzero non-zero"
+    ).split()
 )
 LABELS = re.compile(r"(?:^|(?<=[\s;,.]))\((?:\\text\{)?([a-f]|iv|i{1,3}|[1-6])\}?\)(?=[\s\\])")
 

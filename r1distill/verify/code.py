@@ -38,19 +38,7 @@ MAX_PROGRAM_CHARACTERS = 200_000
 LEETCODE = (
     "\n".join(
         f"from {module} import *"
-        for module in [
-            "typing",
-            "collections",
-            "itertools",
-            "functools",
-            "heapq",
-            "bisect",
-            "math",
-            "string",
-            "operator",
-            "random",
-            "re",
-        ]
+        for module in "typing collections itertools functools heapq bisect math string operator random re".split()
     )
     + "\nimport collections, itertools, functools, heapq, bisect, math, string, operator, random, re, sys, datetime, copy\n"
 )

@@ -32,25 +32,10 @@ from r1distill.verify.units import measure
 
 MAX_ITEMS = 60
 SCALARS = frozenset(
-    [
-        "number",
-        "letter",
-        "constant",
-        "sum",
-        "product",
-        "quotient",
-        "negative",
-        "power",
-        "root",
-        "percent",
-        "degrees",
-        "factorial",
-        "factorial2",
-        "binomial",
-        "function",
-        "series",
-        "based",
-    ]
+    (
+        "number letter constant sum product quotient negative power root percent degrees factorial factorial2 "
+        "binomial function series based"
+    ).split()
 )
 
 Verdict = bool | None

@@ -5,61 +5,12 @@ import re
 ARTICLES = frozenset(["a", "an", "the"])
 # Words that add nothing to a name or a property when they stand beside it.
 FILLERS = ARTICLES | frozenset(
-    [
-        "is",
-        "are",
-        "was",
-        "it",
-        "its",
-        "that",
-        "this",
-        "they",
-        "will",
-        "would",
-        "be",
-        "always",
-        "wins",
-        "win",
-        "winner",
-        "answer",
-        "final",
-        "option",
-        "choice",
-        "therefore",
-        "so",
-        "hence",
-        "must",
-        "has",
-        "have",
-        "does",
-        "number",
-        "numbers",
-        "value",
-        "values",
-        "player",
-        "team",
-        "triangle",
-        "solution",
-        "triangles",
-    ]
+    (
+        "is are was it its that this they will would be always wins win winner answer final option choice "
+        "therefore so hence must has have does number numbers value values player team triangle solution triangles"
+    ).split()
 )
-NEGATIONS = frozenset(
-    [
-        "not",
-        "no",
-        "neither",
-        "nor",
-        "never",
-        "none",
-        "non",
-        "cannot",
-        "isn't",
-        "doesn't",
-        "don't",
-        "without",
-        "impossible",
-    ]
-)
+NEGATIONS = frozenset("not no neither nor never none non cannot isn't doesn't don't without impossible".split())
 NUMBER_WORDS = {
     word: number
     for number, word in enumerate(
@@ -69,20 +20,7 @@ NUMBER_WORDS = {
 MONTHS = {
     name: number
     for number, name in enumerate(
-        [
-            "january",
-            "february",
-            "march",
-            "april",
-            "may",
-            "june",
-            "july",
-            "august",
-            "september",
-            "october",
-            "november",
-            "december",
-        ],
+        "january february march april may june july august september october november december".split(),
         1,
     )
 }

@@ -32,38 +32,11 @@ INSIDE = Path(__file__).resolve().parent / "inside"
 START_TIMEOUT_S = 60.0
 GRACE_S = 5.0  # for the zygote's own answer after the wall limit; then the whole sandbox is killed
 FIRST_UID, UIDS = 61_184, 4_000  # the range systemd keeps for services without a user of their own
-PRELOAD = [
-    "array",
-    "bisect",
-    "cmath",
-    "collections",
-    "copy",
-    "dataclasses",
-    "datetime",
-    "decimal",
-    "enum",
-    "fractions",
-    "functools",
-    "hashlib",
-    "heapq",
-    "inspect",
-    "io",
-    "itertools",
-    "json",
-    "math",
-    "numbers",
-    "operator",
-    "queue",
-    "random",
-    "re",
-    "statistics",
-    "string",
-    "struct",
-    "textwrap",
-    "threading",
-    "time",
-    "typing",
-]
+PRELOAD = (
+    "array bisect cmath collections copy dataclasses datetime decimal enum fractions functools hashlib heapq "
+    "inspect io itertools json math numbers operator queue random re statistics string struct textwrap "
+    "threading time typing"
+).split()
 PACKAGES = ("numpy", "sortedcontainers")  # of this environment, where installed; nothing else of it can be seen
 ENVIRONMENT = {
     "PATH": "/usr/bin:/bin",

@@ -51,39 +51,10 @@ class Token:
 
 
 FUNCTIONS = frozenset(
-    [
-        "sin",
-        "cos",
-        "tan",
-        "cot",
-        "sec",
-        "csc",
-        "arcsin",
-        "arccos",
-        "arctan",
-        "arccot",
-        "sinh",
-        "cosh",
-        "tanh",
-        "coth",
-        "ln",
-        "log",
-        "lg",
-        "exp",
-        "sqrt",
-        "cbrt",
-        "abs",
-        "floor",
-        "ceil",
-        "max",
-        "min",
-        "gcd",
-        "lcm",
-        "det",
-        "cis",
-        "diag",
-        "sgn",
-    ]
+    (
+        "sin cos tan cot sec csc arcsin arccos arctan arccot sinh cosh tanh coth ln log lg exp sqrt cbrt abs floor "
+        "ceil max min gcd lcm det cis diag sgn"
+    ).split()
 )
 ALIASES = {
     "asin": "arcsin",
@@ -95,46 +66,11 @@ ALIASES = {
     "arctg": "arctan",
 }
 GREEK = frozenset(
-    [
-        "alpha",
-        "beta",
-        "gamma",
-        "delta",
-        "epsilon",
-        "varepsilon",
-        "zeta",
-        "eta",
-        "theta",
-        "vartheta",
-        "iota",
-        "kappa",
-        "lambda",
-        "mu",
-        "nu",
-        "xi",
-        "rho",
-        "sigma",
-        "tau",
-        "upsilon",
-        "phi",
-        "varphi",
-        "chi",
-        "psi",
-        "omega",
-        "uniti",
-        "unitj",
-        "unitk",
-        "Gamma",
-        "Delta",
-        "Theta",
-        "Lambda",
-        "Xi",
-        "Sigma",
-        "Phi",
-        "Psi",
-        "Omega",
-        "ell",
-    ]
+    (
+        "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma "
+        "tau upsilon phi varphi chi psi omega uniti unitj unitk Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega "
+        "ell"
+    ).split()
 )
 # commands that are another spelling of a character
 SPELLINGS = {
@@ -170,90 +106,12 @@ SPACES = re.compile(
 TEXT = r"\\(?:text(?:bf|it|rm|sf|tt|normal|up)?|mbox|hbox|mathrm|mathbf|mathit|mathsf|mathcal|mathscr|bm|boldsymbol|operatorname\*?|emph)"
 TEXT_GROUP = re.compile(TEXT + r"\s*\{([^{}]*)\}")
 WORDS_THAT_ARE_SHORT = frozenset(
-    [
-        "and",
-        "or",
-        "for",
-        "all",
-        "any",
-        "the",
-        "if",
-        "is",
-        "are",
-        "of",
-        "no",
-        "not",
-        "yes",
-        "odd",
-        "even",
-        "with",
-        "per",
-        "where",
-        "when",
-        "let",
-        "be",
-        "an",
-        "to",
-        "by",
-        "on",
-        "at",
-        "as",
-        "so",
-        "none",
-        "some",
-        "real",
-        "int",
-        "mod",
-        "cm",
-        "mm",
-        "km",
-        "kg",
-        "mg",
-        "ml",
-        "dl",
-        "cl",
-        "ft",
-        "yd",
-        "mi",
-        "lb",
-        "oz",
-        "hr",
-        "hrs",
-        "min",
-        "sec",
-        "mph",
-        "kmh",
-        "am",
-        "pm",
-        "deg",
-        "rad",
-        "rev",
-        "units",
-        "unit",
-        "sq",
-        "cu",
-        "day",
-        "days",
-        "yes",
-        "zero",
-        "one",
-        "two",
-        "six",
-        "ten",
-        "six",
-        "nor",
-        "but",
-        "its",
-        "only",
-        "each",
-        "both",
-        "has",
-        "have",
-        "than",
-        "from",
-        "in",
-        "it",
-    ]
+    (
+        "and or for all any the if is are of no not yes odd even with per where when let be an to by on at as so "
+        "none some real int mod cm mm km kg mg ml dl cl ft yd mi lb oz hr hrs min sec mph kmh am pm deg rad rev "
+        "units unit sq cu day days yes zero one two six ten six nor but its only each both has have than from in "
+        "it"
+    ).split()
 ) | {"m/s", "km/h"}
 # what a text command may hold that is mathematics all the same
 TOKEN = re.compile(

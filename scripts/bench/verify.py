@@ -16,7 +16,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -115,7 +114,7 @@ def whole_run(rows: list[tuple[str, str]], n: int) -> None:
         peak = Peak()
         started = time.perf_counter()
         clock = Clock(Run(load_recipe(find_recipe("quickstart"), [f"run_dir={folder}"])), "verify")
-        outcomes: Counter[str] = verify_traces(traces, verdicts, problems, Verify(), clock, label="verify")
+        outcomes, _ = verify_traces(traces, verdicts, problems, Verify(), clock, label="verify")
         took = time.perf_counter() - started
         workers = peak.stop()
         parent = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
