@@ -4,24 +4,18 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache
 
+from r1distill.verify.nodes import Answer, Node, number_node
 from r1distill.verify.phrases import MEANINGS, calendar_date, circled, clock_time, meaning, number_word, plain
-from r1distill.verify.syntax import (
-    LEADS_TO_CONDITIONS,
-    MAX_CHARACTERS,
-    RELATIONS,
-    Answer,
-    Node,
-    Reader,
-    Token,
-    Unreadable,
-    clean,
-    number_node,
-    tokens_of,
-)
+from r1distill.verify.syntax import MAX_CHARACTERS, RELATIONS, Reader
+from r1distill.verify.tokens import Token, Unreadable, clean, tokens_of
 
+LEADS_TO_CONDITIONS = frozenset("where when with for if as such since because provided given whenever".split())
 OPENING, CLOSING = frozenset(["(", "[", "{s", "{", "⟨", "⌊", "⌈"]), frozenset([")", "]", "}s", "}", "⟩", "⌋", "⌉"])
 STATING = frozenset(["is", "are", "equals", "equal", "be", "becomes", "was", "were"])
-ENDING = frozenset(["is", "are", "attained", "achieved", "occurs", "occurring", "obtained", "respectively", "rejecting", "reject", "exactly", "only", "because", "since", "being", "holds", "works", "satisfies", "satisfy", "depending", "assuming", "reached", "which"])  # fmt: skip
+ENDING = frozenset(
+    "is are attained achieved occurs occurring obtained respectively rejecting reject exactly only because since being holds "
+    "works satisfies satisfy depending assuming reached which".split()
+)
 # words after which a sentence takes back what it said
 TAKEN_BACK = frozenset(
     "not no wrong impossible incorrect rejected excluded extraneous invalid unless except but however never".split()
@@ -32,7 +26,8 @@ RESTRICTING = frozenset(
     ).split()
 )
 DOMAINS = {
-    "integer": "Z", "integers": "Z", "natural": "N", "naturals": "N", "real": "R", "reals": "R", "constant": "R", "constants": "R",
+    "integer": "Z", "integers": "Z", "natural": "N", "naturals": "N", "real": "R", "reals": "R",
+    "constant": "R", "constants": "R",
     "rational": "Q", "complex": "C",
 }  # fmt: skip
 CONDITION_FILLERS = frozenset(
@@ -256,10 +251,8 @@ def items_of(tokens: list[Token]) -> Answer:
 def without_label(part: list[Token]) -> list[Token]:
     """(a) 3 as 3, if something follows."""
     texts = [token.text for token in part[:3]]
-    if len(part) > 3 and texts[0] == "(" and texts[2] == ")" and texts[1] in ("a", "b", "c", "d", "1", "2", "3", "4"):
-        if part[3].kind != "op" or part[3].text in ("-", "("):
-            return part[3:]
-    return part
+    is_label = len(part) > 3 and texts[0] == "(" and texts[2] == ")" and texts[1] in "abcd1234"
+    return part[3:] if is_label and (part[3].kind != "op" or part[3].text in ("-", "(")) else part
 
 
 def split_clause(part: list[Token]) -> tuple[list[Token], list[Token]]:
@@ -278,11 +271,9 @@ def split_clause(part: list[Token]) -> tuple[list[Token], list[Token]]:
             and part[index + 1].kind == "word"
         ):
             return part[:index], part[index + 1 :]
-    if index_of := [
-        i for i, token in enumerate(part) if token.kind == "word" and token.text.lower() in ("any", "every", "all")
-    ]:
-        if index_of[0] > 0:
-            return part[: index_of[0]], part[index_of[0] :]
+    for index, token in enumerate(part):
+        if index and token.kind == "word" and token.text.lower() in ("any", "every", "all"):
+            return part[:index], part[index:]
     return part, []
 
 

@@ -4,8 +4,9 @@ from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from typing import Any
 
+from r1distill.verify.items import signs
+from r1distill.verify.nodes import Answer, Node
 from r1distill.verify.numeric import Unknown, assignments, context, inexact, is_real, letters_of, real, value
-from r1distill.verify.syntax import Answer, Node
 
 WINDOW = 30  # values of size up to this are compared
 STEPS = 150  # of the letter, in both directions
@@ -100,8 +101,6 @@ def integer_letters(answer: Answer) -> dict[str, tuple[int | None, int | None]]:
 
 def running(node: Node, domains: dict[str, tuple[int | None, int | None]]) -> list[Any] | None:
     """The values of an expression of one letter that runs through integers."""
-    from r1distill.verify.compare import signs  # noqa: PLC0415 - they use each other
-
     letters = letters_of(node)
     if len(letters) > 1 or (letters and not letters <= domains.keys()):
         return None
@@ -139,8 +138,6 @@ def phrase_values(said: str) -> list[Fraction] | None:
 
 
 def congruent(item: Node) -> list[Any] | None:
-    from r1distill.verify.compare import signs  # noqa: PLC0415 - they use each other
-
     try:
         modulus = value(item.args[1])
         residues = [value(each) for residue in item.args[2:] for each in signs(residue)]

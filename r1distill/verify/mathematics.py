@@ -14,9 +14,10 @@ import sympy
 from math_verify import LatexExtractionConfig, parse, verify
 
 from r1distill.verify.choice import labelled_choice
-from r1distill.verify.compare import Unreadable, same_answer
+from r1distill.verify.compare import same_answer
 from r1distill.verify.phrases import same_phrase
 from r1distill.verify.plain import check_plain, normalised
+from r1distill.verify.tokens import Unreadable
 
 MAX_ANSWER_CHARACTERS = 2_000
 GUARD_DIGITS = 30  # Math-Verify chops differences below about 1e-15 to 0, so that 1/2^99 passes for 1/2^98

@@ -12,8 +12,9 @@ from fractions import Fraction
 from typing import Any
 
 import mpmath
+from mpmath.libmp import NoConvergence
 
-from r1distill.verify.syntax import Node
+from r1distill.verify.nodes import Node
 
 DIGITS = 60
 MAX_BITS = 60_000
@@ -35,7 +36,7 @@ def value(node: Node, letters: Mapping[str, Number] | None = None) -> Number:
     """The value of an expression, given those of its letters. Raises Unknown."""
     try:
         return evaluate(node, letters or {})
-    except (ZeroDivisionError, ValueError, OverflowError, TypeError, mpmath.libmp.NoConvergence) as error:
+    except (ZeroDivisionError, ValueError, OverflowError, TypeError, NoConvergence) as error:
         raise Unknown(str(error)) from None
 
 

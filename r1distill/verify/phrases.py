@@ -14,7 +14,8 @@ NEGATIONS = frozenset("not no neither nor never none non cannot isn't doesn't do
 NUMBER_WORDS = {
     word: number
     for number, word in enumerate(
-        ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty"]
+        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+        "eighteen nineteen twenty".split()
     )
 } | {"thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90, "hundred": 100}  # fmt: skip
 MONTHS = {
@@ -37,11 +38,14 @@ MEANINGS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(?:the )?(?:empty|null) set", "none"),
         (r"(?:the )?(?:(?:limit|integral|sum|value|derivative|inverse|it) )?(?:does not|doesn't|do not) exist|dne|undefined|"
          r"(?:is )?not defined|(?:it )?diverges?|divergent", "undefined"),
-        (r"(?:there are )?(?:an )?infinite(?:ly)?(?: many)?(?: number of)? ?(?:real |integer )?(?:solutions?|values?|pairs?)?", "infinitely many"),
+        (r"(?:there are )?(?:an )?infinite(?:ly)?(?: many)?(?: number of)? ?(?:real |integer )?(?:solutions?|values?|pairs?)?",
+         "infinitely many"),
         (r"yes|true|correct", "yes"),
         (r"no|false|incorrect", "no"),
-        (r"(?:for )?(?:all|any|every|each)(?: of the)?(?: possible)? reals?(?: numbers?)?(?: [a-z])?|(?:the )?(?:set of )?(?:all )?real numbers", "reals"),
-        (r"(?:all |the )?(?:prime numbers?|primes)|(?:[a-z] is )(?:a )?(?:prime(?: number)?)|(?:all |any )?prime [a-z]", "primes"),
+        (r"(?:for )?(?:all|any|every|each)(?: of the)?(?: possible)? reals?(?: numbers?)?(?: [a-z])?|"
+         r"(?:the )?(?:set of )?(?:all )?real numbers", "reals"),
+        (r"(?:all |the )?(?:prime numbers?|primes)|(?:[a-z] is )(?:a )?(?:prime(?: number)?)|(?:all |any )?prime [a-z]",
+         "primes"),
         (r"(?:f is )?(?:the |an )?identity(?: function)?", "identity"),
         (r"(?:all |any |the )?constant functions?", "constant functions"),
         (r"(?:a )?right angle", "right angle"),

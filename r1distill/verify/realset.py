@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from r1distill.verify.nodes import Answer, Node
 from r1distill.verify.numeric import Unknown, context, inexact, is_real, letters_of, same_value, value
-from r1distill.verify.syntax import Answer, Node
 
 Bound = Any  # Fraction, a number of `context`, or ±infinity as a float
 INFINITY = float("inf")

@@ -22,7 +22,8 @@ define(
 )
 define(
     "mass",
-    "kg,kilogram=1 g,gram=1/1000 mg,milligram=1/1000000 t,ton,tonne=1000 lb,pound=45359237/100000000 oz,ounce=45359237/1600000000",
+    "kg,kilogram=1 g,gram=1/1000 mg,milligram=1/1000000 t,ton,tonne=1000 lb,pound=45359237/100000000 "
+    "oz,ounce=45359237/1600000000",
 )
 define(
     "time",

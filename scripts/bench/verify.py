@@ -51,7 +51,7 @@ def main() -> None:
             compare(f"{name}, {tokens:,} tokens", replies(rows, tokens), options.seconds)
     os.sched_setaffinity(0, cores)
     if options.traces:
-        whole_run(next(iter(sets.values())), options.traces)
+        whole_run([row for rows in sets.values() for row in rows], options.traces)
 
 
 def read(path: Path) -> list[tuple[str, str]]:
@@ -121,7 +121,8 @@ def whole_run(rows: list[tuple[str, str]], n: int) -> None:
         size = traces.stat().st_size / 2**20
     print(
         f"\n{n:,} traces of 2,000 tokens ({n * 8_000 / 2**20:,.0f} MB of text, {size:,.0f} MB of Parquet), two workers: "
-        f"{took:.1f} s, {n / took:,.0f} a second; peak memory {parent:,.0f} MB, of the workers {workers:,.0f} MB; {dict(outcomes)}"
+        f"{took:.1f} s, {n / took:,.0f} a second; peak memory {parent:,.0f} MB, "
+        f"of the workers {workers:,.0f} MB; {dict(outcomes)}"
     )
 
 

@@ -1,0 +1,538 @@
+"""Whether two items of answers are the same thing: two values, tuples, sets, quantities, equations.
+
+True and False are sure; None is left to others. The gold item comes first where the order matters: what it leaves open (a
+unit, a name), the other may add.
+"""
+
+import itertools
+import re
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from typing import Any
+
+from r1distill.verify.nodes import Node, number_node
+from r1distill.verify.numeric import (
+    Unknown,
+    assignments,
+    context,
+    has_kind,
+    inexact,
+    is_discrete,
+    letters_of,
+    same_expression,
+    same_value,
+    value,
+)
+from r1distill.verify.phrases import same_phrase
+from r1distill.verify.plain import LEAST_DIGITS
+from r1distill.verify.units import measure
+
+MAX_ITEMS = 60
+SCALARS = frozenset(
+    (
+        "number letter constant sum product quotient negative power root percent degrees factorial factorial2 "
+        "binomial function series based"
+    ).split()
+)
+
+Verdict = bool | None
+
+
+def signs(node: Node) -> list[Node]:
+    """The values of an expression with ±: linked where ∓ stands beside it, else each sign for itself."""
+    count = count_signs(node)
+    if not count:
+        return [node]
+    if count > 4:
+        return [node]
+    linked = has_sign(node, "∓")
+    choices = [(True,) * count, (False,) * count] if linked else list(itertools.product((True, False), repeat=count))
+    found: list[Node] = []
+    for choice in choices:
+        variant = with_signs(node, iter(choice))
+        if variant not in found:
+            found.append(variant)
+    return found
+
+
+def count_signs(node: Node) -> int:
+    return (node.kind == "plusminus") + sum(map(count_signs, node.args))
+
+
+def has_sign(node: Node, sign: str) -> bool:
+    return (node.kind == "plusminus" and node.data == sign) or any(has_sign(child, sign) for child in node.args)
+
+
+def with_signs(node: Node, choice: Any) -> Node:
+    if node.kind == "plusminus":
+        positive = next(choice) == (node.data == "±")
+        inner = with_signs(node.args[0], choice)
+        return inner if positive else Node("negative", (inner,))
+    if not node.args:
+        return node
+    return Node(node.kind, tuple(with_signs(child, choice) for child in node.args), node.data)
+
+
+def same_multiset(ours: list[Node], theirs: list[Node]) -> Verdict:
+    """Whether each of ours has its own one among theirs, repeated ones counted once."""
+    ours, theirs = distinct(ours), distinct(theirs)
+    if has_dots(ours) or has_dots(theirs):
+        return same_ellipsis(ours, theirs)
+    if len(ours) != len(theirs):
+        return False
+    left = list(theirs)
+    for mine in ours:
+        verdicts = [same_item(mine, other) for other in left]
+        if True not in verdicts:
+            return None if None in verdicts else False
+        left.pop(verdicts.index(True))
+    return True
+
+
+def distinct(nodes: list[Node]) -> list[Node]:
+    kept: list[Node] = []
+    for node in nodes:
+        if node.kind == "dots" or not any(
+            node == other or (node.kind != "relation" and same_item(node, other)) for other in kept
+        ):
+            kept.append(node)
+    return kept
+
+
+def has_dots(nodes: Sequence[Node]) -> bool:
+    return any(node.kind == "dots" for node in nodes)
+
+
+def same_ellipsis(ours: list[Node], theirs: list[Node]) -> Verdict:
+    """1, 2, …, n: the same beginnings and the same end, of arithmetic progressions; how many are written may differ."""
+    if not (has_dots(ours) and has_dots(theirs)):
+        return None
+    first, second = progression(ours), progression(theirs)
+    if first is None or second is None:
+        return ours == theirs or None
+    return every(same_expression(one, two) for one, two in zip(first, second, strict=True))
+
+
+def progression(nodes: list[Node]) -> tuple[Node, Node, Node] | None:
+    """(first, step, last) of 1, 2, …, n; None where the written ones are not evenly spaced."""
+    at = next(i for i, node in enumerate(nodes) if node.kind == "dots")
+    before, after = nodes[:at], nodes[at + 1 :]
+    if len(before) < 2 or not after or any(not is_scalar(node) for node in (*before, *after)):
+        return None
+    step = Node("sum", (before[1], Node("negative", (before[0],))))
+    for one, two in itertools.pairwise(before):
+        if not same_expression(Node("sum", (two, Node("negative", (one,)))), step):
+            return None
+    return before[0], step, after[-1]
+
+
+# ---------------------------------------------------------------- rules on items
+
+
+def same_item(gold: Node, answer: Node, discrete: bool | None = None) -> Verdict:
+    """Whether two items are the same thing: a value, a tuple, a set, an equation."""
+    if gold == answer:
+        return True
+    gold, answer = unwrapped(gold), unwrapped(answer)
+    if gold.kind in ("quantity", "quantities") or answer.kind in ("quantity", "quantities"):
+        return same_quantity(gold, answer)
+    if gold.kind == "relation" or answer.kind == "relation":
+        return same_relation(gold, answer, discrete)
+    if gold.kind == answer.kind == "words":
+        return same_phrase(gold.data, answer.data)
+    if "restricted" in (gold.kind, answer.kind):
+        return gold.kind == answer.kind and gold.data == answer.data and same_item(gold.args[0], answer.args[0])
+    if gold.kind != "set" and answer.kind == "set" and has_sign(gold, "±"):
+        gold = Node("set", (gold,))
+    if answer.kind != "set" and gold.kind == "set" and has_sign(answer, "±"):
+        answer = Node("set", (answer,))
+    if gold.kind == answer.kind == "set":
+        return same_set(gold, answer)
+    if has_sign(gold, "±") or has_sign(answer, "±") or has_sign(gold, "∓") or has_sign(answer, "∓"):
+        ours, theirs = signs(gold), signs(answer)
+        return same_multiset(ours, theirs) if max(len(ours), len(theirs)) > 1 else None
+    if gold.kind == "set" or answer.kind == "set":
+        return same_set(gold, answer)
+    if gold.kind == "ratio" or answer.kind == "ratio":
+        return same_ratio(gold, answer)
+    if any(node.kind == "tuple" or is_matrix(node) or UNIT_VECTORS & letters_of(node) for node in (gold, answer)):
+        return same_arrangement(gold, answer)
+    if gold.kind in ("congruence", "divides", "named") or answer.kind in ("congruence", "divides", "named"):
+        return gold == answer or None
+    if is_scalar(gold) and is_scalar(answer):
+        return same_scalar(gold, answer, discrete)
+    return None
+
+
+def unwrapped(node: Node) -> Node:
+    """Without a label, and an exact value without the approximation beside it."""
+    while node.kind == "labelled":
+        node = node.args[0]
+    if node.kind == "relation" and "≈" in node.data:
+        operands = (
+            node.args[: node.data.index("≈") + 1] if node.data[0] != "≈" or node.args[0].kind != "letter" else node.args
+        )
+        signs_left = node.data[: len(operands) - 1]
+        if len(operands) == 1:
+            return operands[0]
+        if set(signs_left) == {"≈"}:
+            return operands[1]
+        return Node("relation", operands, signs_left)
+    return node
+
+
+def is_scalar(node: Node) -> bool:
+    if node.kind == "function" and node.data == "det":
+        return True
+    return node.kind in SCALARS and not has_kind(
+        node, {"matrix", "tuple", "set", "relation", "plusminus", "call", "named"} | {"ratio"}
+    )
+
+
+def is_matrix(node: Node) -> bool:
+    return has_kind(node, {"matrix"}) and not (node.kind == "function" and node.data == "det")
+
+
+def same_scalar(gold: Node, answer: Node, discrete: bool | None = None) -> Verdict:
+    names = letters_of(gold), letters_of(answer)
+    if names[0] != names[1] and not (names[0] and names[1]) and (names[0] | names[1]):
+        verdict = same_expression(gold, answer, discrete)
+        return verdict if verdict else False
+    if gold.kind == "degrees" or answer.kind == "degrees":
+        return same_angle(gold, answer)
+    if gold.kind == "percent" or answer.kind == "percent":
+        return same_percent(gold, answer)
+    if gold.kind == "based" or answer.kind == "based":
+        return same_based(gold, answer)
+    if names[0] or names[1]:
+        return same_expression(gold, answer, discrete)
+    verdict = same_expression(gold, answer)
+    return True if verdict is False and is_rounding(gold, answer) else verdict
+
+
+def same_based(gold: Node, answer: Node) -> Verdict:
+    if gold.kind == answer.kind:
+        return gold.data == answer.data or (gold.data[1] != answer.data[1] and same_expression(gold, answer))
+    based, other = (gold, answer) if gold.kind == "based" else (answer, gold)
+    if other.kind == "number" and gold.kind == "based":
+        return str(other.data[0]) == based.data[0]  # the base left out
+    return same_expression(gold, answer)
+
+
+def same_angle(gold: Node, answer: Node) -> Verdict:
+    if gold.kind == answer.kind:
+        return same_expression(gold.args[0], answer.args[0])
+    angle, other = (gold, answer) if gold.kind == "degrees" else (answer, gold)
+    return True if same_expression(angle.args[0], other) else same_expression(angle, other)
+
+
+def same_percent(gold: Node, answer: Node) -> Verdict:
+    """50 % is 0.5 and 1/2; with its sign left out it is 50, where that cannot be taken for a share."""
+    if same_expression(gold, answer):
+        return True
+    if gold.kind == answer.kind:
+        return False
+    percent, other = (gold, answer) if gold.kind == "percent" else (answer, gold)
+    try:
+        is_share = abs(inexact(value(percent.args[0]))) < 1
+    except Unknown:
+        return None
+    return False if is_share else bool(same_expression(percent.args[0], other))
+
+
+def is_rounding(first: Node, second: Node) -> bool:
+    """Whether one is a decimal of at least LEAST_DIGITS digits, and the rounded value of the other, which no decimal is.
+
+    0.3333 stands for 1/3 and 3.142 for π, 3.14 does not: too much else begins like that.
+    """
+    for decimal, exact in ((first, second), (second, first)):
+        sign = -1 if decimal.kind == "negative" else 1
+        number = decimal.args[0] if decimal.kind == "negative" else decimal
+        if number.kind != "number" or number.data[1] < LEAST_DIGITS or decimal_inside(exact):
+            continue
+        try:
+            true = value(exact)
+        except Unknown:
+            continue
+        if isinstance(true, Fraction) and ends(true):
+            continue
+        places = decimal_places(number)
+        difference = abs(inexact(true) - sign * inexact(number.data[0]))
+        if difference <= context.mpf(10) ** -places * context.mpf("0.5000001"):
+            return True
+    return False
+
+
+def decimal_places(number: Node) -> int:
+    whole = abs(number.data[0]).numerator // abs(number.data[0]).denominator
+    return number.data[1] - (len(str(whole)) if whole else 0) + leading_zeros(number)
+
+
+def leading_zeros(number: Node) -> int:
+    size, zeros = abs(number.data[0]), 0
+    while 0 < size < Fraction(1, 10) and zeros < 1000:
+        size, zeros = size * 10, zeros + 1
+    return zeros
+
+
+def decimal_inside(node: Node) -> bool:
+    return (node.kind == "number" and node.data[1] > 0) or any(map(decimal_inside, node.args))
+
+
+def ends(number: Fraction) -> bool:
+    """Whether a fraction is a finite decimal."""
+    denominator = number.denominator
+    for prime in (2, 5):
+        while denominator % prime == 0:
+            denominator //= prime
+    return denominator == 1
+
+
+def same_quantity(gold: Node, answer: Node) -> Verdict:
+    ours, theirs = quantity(gold), quantity(answer)
+    if ours is None or theirs is None:
+        return None
+    if not theirs[1]:
+        theirs = unit_in_letters(theirs[0]) or theirs
+    (first, first_unit), (second, second_unit) = ours, theirs
+    if not first_unit or not second_unit:
+        return same_item(first, second)
+    left, right = measure(first_unit), measure(second_unit)
+    if left is not None and right is not None:
+        if not left[0] or not right[0]:
+            return same_item(first, second)  # 5 units
+        if left[0] != right[0]:
+            return False
+        return same_item(scaled(first, left[1]), scaled(second, right[1]))
+    if left is not None or right is not None:
+        return False if same_item(first, second) is False else None
+    return same_item(first, second) if singular(first_unit) == singular(second_unit) else False
+
+
+def singular(unit: str) -> str:
+    return " ".join(word.rstrip("s") for word in unit.lower().split() if word not in ("of", "the"))
+
+
+def scaled(node: Node, factor: Fraction) -> Node:
+    if factor == 1:
+        return node
+    fraction = Node("quotient", (number_node(str(factor.numerator)), number_node(str(factor.denominator))))
+    return Node("product", (node, fraction))
+
+
+def quantity(node: Node) -> tuple[Node, str] | None:
+    """(the value, its unit) of a quantity, of 1 h 30 min in its first unit; without a unit, ""."""
+    if node.kind == "quantity":
+        return unwrapped(node.args[0]), node.data
+    if node.kind == "relation" and node.data == ("=",) and node.args[0].kind in ("letter", "call"):
+        return quantity(node.args[1])
+    if node.kind == "quantities":
+        first, rest = quantity(node.args[0]), quantity(node.args[1])
+        if first is None or rest is None:
+            return None
+        units = measure(first[1]), measure(rest[1])
+        if units[0] is None or units[1] is None or units[0][0] != units[1][0]:
+            return None
+        return Node("sum", (first[0], scaled(rest[0], units[1][1] / units[0][1]))), first[1]
+    return node, ""
+
+
+def unit_in_letters(node: Node) -> tuple[Node, str] | None:
+    """(203, "m^2") of a bare 203 m^2, which is a product of letters where nothing speaks of units."""
+    if node.kind not in ("product", "quotient") or letters_of(node.args[0]) - {"m", "s", "h", "g"}:
+        return None
+    if node.kind == "quotient":
+        inner = unit_in_letters(node.args[0])
+        below = unit_letters(node.args[1])
+        return (inner[0], f"{inner[1]}/{below}") if inner and below else None
+    unit = unit_letters(node.args[1])
+    return (node.args[0], unit) if unit and not letters_of(node.args[0]) else None
+
+
+def unit_letters(node: Node) -> str | None:
+    if node.kind == "letter" and measure(node.data) is not None:
+        return node.data
+    if node.kind == "power" and node.args[1].kind == "number" and (base := unit_letters(node.args[0])):
+        return f"{base}^{node.args[1].data[0]}"
+    return None
+
+
+def same_ratio(gold: Node, answer: Node) -> Verdict:
+    if gold.kind == answer.kind:
+        if len(gold.args) != len(answer.args):
+            return False
+        first, *rest = zip(gold.args, answer.args, strict=True)
+        products = ((Node("product", (first[0], b)), Node("product", (a, first[1]))) for a, b in rest)
+        return every(same_expression(one, two) for one, two in products)
+    return same_expression(gold, answer) if is_scalar(gold) or is_scalar(answer) else None
+
+
+def same_set(gold: Node, answer: Node) -> Verdict:
+    if gold.kind == answer.kind:
+        expanded = [[each for part in node.args for each in signs(part)] for node in (gold, answer)]
+        return same_multiset(*expanded) if max(map(len, expanded)) <= MAX_ITEMS else None
+    one, other = (gold, answer) if gold.kind == "set" else (answer, gold)
+    if other.kind == "tuple":
+        return False
+    if len(one.args) == 1 and is_scalar(other):
+        return same_item(one.args[0], other)
+    return False if is_scalar(other) else None
+
+
+def same_arrangement(gold: Node, answer: Node) -> Verdict:
+    """Tuples, vectors and matrices: the same shape, and the same entry at every place."""
+    ours, theirs = arrangement(gold), arrangement(answer)
+    if ours is None or theirs is None:
+        return False if is_scalar(gold) != is_scalar(answer) else None
+    (rows, cells), (other_rows, other_cells) = ours, theirs
+    if len(cells) != len(other_cells) or (rows != other_rows and 1 not in (rows, len(cells) // rows)):
+        return False
+    if rows != other_rows and not (is_line(rows, cells) and is_line(other_rows, other_cells)):
+        return False
+    if gold.kind == answer.kind == "tuple" and len(cells) == 2 and gold.data != answer.data:
+        return False  # (1, 2) is no [1, 2]
+    if has_dots(cells) or has_dots(other_cells):
+        return cells == other_cells or None
+    return every(same_item(one, two) for one, two in zip(cells, other_cells, strict=True))
+
+
+def is_line(rows: int, cells: Sequence[Node]) -> bool:
+    return rows in (1, len(cells))
+
+
+def vector(node: Node) -> Sequence[Node] | None:
+    found = arrangement(node) if is_matrix(node) else None
+    return found[1] if found is not None and is_line(*found) else None
+
+
+def arrangement(node: Node) -> tuple[int, tuple[Node, ...]] | None:
+    """(rows, entries) of a tuple, a matrix, or a multiple of one."""
+    if node.kind == "tuple":
+        return 1, node.args
+    if node.kind == "matrix":
+        return node.data[0], node.args
+    if node.kind == "function" and node.data == "diag":
+        size = len(node.args)
+        zero = number_node("0")
+        return size, tuple(node.args[i] if i == j else zero for i in range(size) for j in range(size))
+    if node.kind in ("product", "quotient") and len(node.args) == 2:
+        for factor, matrix in (node.args, node.args[::-1]):
+            inner = arrangement(matrix)
+            if inner is not None and is_scalar(factor) and (node.kind == "product" or matrix is node.args[0]):
+                parts = ((cell, factor) if node.kind == "quotient" else (factor, cell) for cell in inner[1])
+                return inner[0], tuple(Node(node.kind, pair) for pair in parts)
+    if node.kind == "letter" and (match := re.fullmatch(r"I_(\d)", node.data)):
+        size = int(match[1])
+        return size, tuple(number_node(str(int(i == j))) for i in range(size) for j in range(size))
+    if UNIT_VECTORS & letters_of(node):
+        return 1, tuple(coordinate(node, name) for name in ("uniti", "unitj", "unitk"))
+    if node.kind == "negative":
+        inner = arrangement(node.args[0])
+        return None if inner is None else (inner[0], tuple(Node("negative", (cell,)) for cell in inner[1]))
+    return None
+
+
+UNIT_VECTORS = frozenset(("uniti", "unitj", "unitk"))
+
+
+def coordinate(node: Node, name: str) -> Node:
+    """The coefficient of a unit vector in a sum of multiples of them: the sum with that one being 1 and the others 0."""
+    return rename(node, {other: number_node(str(int(other == name))) for other in UNIT_VECTORS})
+
+
+def same_relation(gold: Node, answer: Node, discrete: bool | None) -> Verdict:
+    """Equations: of the same name, the same value; else the same curve."""
+    ours, theirs = definition(gold, is_call(answer)), definition(answer, is_call(gold))
+    if ours is not None and theirs is not None:
+        (name, node), (other_name, other) = ours, theirs
+        if name and other_name and name != other_name:
+            are_curves = single_equation(gold) and single_equation(answer) and letters_of(gold) == letters_of(answer)
+            return same_curve(gold, answer) if are_curves else False
+        if contradicts(gold) or contradicts(answer):
+            return False
+        return same_item(node, other, discrete)
+    if single_equation(gold) and single_equation(answer):
+        return same_curve(gold, answer)
+    if (gold.kind == "relation") != (answer.kind == "relation"):
+        return False if is_scalar(gold) or is_scalar(answer) else None
+    return None
+
+
+def single_equation(node: Node) -> bool:
+    return node.kind == "relation" and node.data == ("=",)
+
+
+def is_call(node: Node) -> bool:
+    return node.kind == "relation" and node.args[0].kind == "call"
+
+
+def definition(node: Node, rename_variable: bool) -> tuple[str, Node] | None:
+    """(name, value) of x = 5, f(x) = …, k = 12/5 = 2.4; ("", node) of a bare value. None for other relations.
+
+    The variable of a function is renamed where asked: f(n) = n + 1 and f(m) = m + 1 are the same function.
+    """
+    if node.kind != "relation":
+        return "", node
+    if set(node.data) != {"="}:
+        return None
+    first, *rest = node.args
+    if first.kind == "letter":
+        return (first.data, rest[0]) if first.data not in letters_of(rest[0]) else None
+    if first.kind == "call" and all(argument.kind == "letter" for argument in first.args):
+        renamed = {argument.data: Node("letter", (), f"argument {i}") for i, argument in enumerate(first.args)}
+        return first.data, rename(rest[0], renamed) if rename_variable and len(renamed) == len(first.args) else rest[0]
+    if is_scalar(first) and all(is_scalar(other) for other in rest) and not letters_of(node):
+        return "", first
+    return None
+
+
+def rename(node: Node, names: dict[str, Node]) -> Node:
+    if node.kind == "letter":
+        return names.get(node.data, node)
+    return Node(node.kind, tuple(rename(child, names) for child in node.args), node.data) if node.args else node
+
+
+def contradicts(node: Node) -> bool:
+    """Whether a chain a = b = c is not true: then it says two things."""
+    if node.kind != "relation" or set(node.data) != {"="}:
+        return False
+    values = node.args[1:] if node.args[0].kind in ("letter", "call") else node.args
+    if letters_of(node) and len(node.args) == 2:
+        return False
+    return any(is_scalar(one) and is_scalar(two) and same_scalar(one, two) is False for one, two in itertools.pairwise(values))
+
+
+def same_curve(gold: Node, answer: Node) -> Verdict:
+    """Whether one equation is the other times a constant: the ratio of left − right is the same at every point."""
+    names = letters_of(gold) | letters_of(answer)
+    if letters_of(gold) != letters_of(answer) or not names:
+        return False if names else None
+    if not all(is_scalar(side) for side in (*gold.args, *answer.args)):
+        return None
+    sides = [Node("sum", (node.args[0], Node("negative", (node.args[1],)))) for node in (gold, answer)]
+    ratio, agreed = None, 0
+    for letters in assignments(names, is_discrete(gold) or is_discrete(answer)):
+        try:
+            left, right = value(sides[0], letters), value(sides[1], letters)
+        except Unknown:
+            continue
+        if left == 0 or right == 0:
+            if (left == 0) != (right == 0):
+                return False
+            continue
+        now = inexact(left) / inexact(right)
+        if ratio is not None and not same_value(now, ratio):
+            return False
+        ratio, agreed = now, agreed + 1
+    return True if agreed >= 4 else None
+
+
+def every(verdicts: Iterable[Verdict]) -> Verdict:
+    """True if all are, False if one is, None if one is not known."""
+    result: Verdict = True
+    for verdict in verdicts:
+        if verdict is False:
+            return False
+        if verdict is None:
+            result = None
+    return result
