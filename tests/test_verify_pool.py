@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from hostile_answers import ANSWERS
 
 import r1distill.verify
 from r1distill.errors import UserError
@@ -21,26 +22,10 @@ from r1distill.verify.pool import LOOK_AHEAD
 from r1distill.verify.rescore import rescore_file
 
 ROOT = Path(__file__).resolve().parents[1]
+UNGUESSED = Problem("What is 7 to the ninth?", answer="40353607")
 SEVEN = Problem("What is 3 + 4?", answer="7")
 FOR_A_WORKER = r"\boxed{\sqrt{49}}"  # right, and nothing the calling process decides itself
 TOWER = r"\boxed{10^{10^{10}}}"  # runs for ever in sympy, without any hook
-HOSTILE = [
-    TOWER,
-    r"\boxed{9^{9^{9^9}}}",
-    r"\boxed{(10^9)!}",
-    r"\boxed{\sum_{k=1}^{10^9} \frac{1}{k}}",
-    r"\boxed{\prod_{k=1}^{10^8} k}",
-    r"\boxed{(x+y+z+w+1)^{60}}",
-    r"\boxed{" + "{" * 100_000,
-    r"\boxed{" + "{" * 50_000 + "7" + "}" * 50_001,
-    r"\boxed{" + "(" * 900 + "1" + ")" * 900 + "}",
-    r"\boxed{" + r"\sqrt{" * 300 + "2" + "}" * 301,
-    r"\boxed{" + r"\frac{1}{" * 200 + "x" + "}" * 201,
-    r"\boxed{1e999999999}",
-    r"\boxed{" + "9" * 1_900 + "^{9}}",
-    "\\boxed{\x00\ud800}",
-    "\ud800 7",
-]
 
 
 @pytest.fixture(scope="module")
@@ -75,12 +60,23 @@ def test_a_verdict_names_problem_sample_answer_and_verifier(pool: VerifierPool) 
     assert verdict.verifier.startswith("math-verify")
 
 
-@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
-def test_a_hostile_answer_costs_at_most_the_deadline_and_nothing_else(pool: VerifierPool, text: str) -> None:
+@pytest.mark.parametrize("name", ANSWERS)
+def test_a_hostile_answer_costs_at_most_the_deadline_and_nothing_else(
+    pool: VerifierPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
     pool.verify(SEVEN, FOR_A_WORKER)  # the start of a worker is not what is timed
-    _, seconds = pool.verify_timed(SEVEN, text)
-    assert seconds < pool.timeout_s + 0.5
-    assert pool.verify(SEVEN, text[:0] + FOR_A_WORKER).outcome == "correct"
+    answer = ANSWERS[name].replace("PLACE", str(tmp_path / "place"))
+    for reply in (rf"\boxed{{{answer}}}", f"The answer is {answer}", answer):
+        verdict, seconds = pool.verify_timed(UNGUESSED, reply)
+        assert verdict.outcome != "correct"
+        assert seconds < pool.timeout_s + 0.5
+    assert list(tmp_path.iterdir()) == []
+    assert pool.verify(SEVEN, FOR_A_WORKER).outcome == "correct"
+
+
+def test_at_least_forty_answers_are_hostile() -> None:
+    assert len(ANSWERS) >= 40
 
 
 def test_the_timeout_kills_the_worker_and_says_so() -> None:

@@ -499,7 +499,9 @@ def contradicts(node: Node) -> bool:
     values = node.args[1:] if node.args[0].kind in ("letter", "call") else node.args
     if letters_of(node) and len(node.args) == 2:
         return False
-    return any(is_scalar(one) and is_scalar(two) and same_scalar(one, two) is False for one, two in itertools.pairwise(values))
+    return any(
+        is_scalar(one) and is_scalar(two) and same_scalar(one, two) is False for one, two in itertools.pairwise(values)
+    )
 
 
 def same_curve(gold: Node, answer: Node) -> Verdict:

@@ -79,7 +79,10 @@ STYLE = re.compile(
 SPACES = re.compile(
     r"\\[,;:!> ]|\\q?quad(?![a-zA-Z])|\\(?:hspace|vspace|hskip|phantom)\*?\{[^{}]*\}|\\enspace|~|&nbsp;"
 )
-TEXT = r"\\(?:text(?:bf|it|rm|sf|tt|normal|up)?|mbox|hbox|mathrm|mathbf|mathit|mathsf|mathcal|mathscr|bm|boldsymbol|operatorname\*?|emph)"
+TEXT = (
+    r"\\(?:text(?:bf|it|rm|sf|tt|normal|up)?|mbox|hbox|mathrm|mathbf|mathit|mathsf|mathcal|mathscr|bm|boldsymbol|"
+    r"operatorname\*?|emph)"
+)
 TEXT_GROUP = re.compile(TEXT + r"\s*\{([^{}]*)\}")
 WORDS_THAT_ARE_SHORT = frozenset(
     (
