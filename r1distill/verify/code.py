@@ -11,11 +11,11 @@ import os
 import queue
 import secrets
 import socket
-import threading
 import time
 from dataclasses import dataclass
 from typing import Any
 
+from r1distill.console import say
 from r1distill.errors import UserError
 from r1distill.records import Outcome, Problem
 from r1distill.verify.extract import answer_part
@@ -254,7 +254,8 @@ class CodePool:
     def __init__(self, workers: int, settings: CodeSettings) -> None:
         self.settings = settings
         self.tier = find_tier(settings.allow_unsafe)
-        self.lock = threading.Lock()
+        if self.tier.missing:
+            say(f"warning: programs run without a sandbox ({self.tier.version}): {self.tier.missing}")
         self.closed = False
         self.idle: queue.LifoQueue[CodeChecker] = queue.LifoQueue()
         cores = sorted(os.sched_getaffinity(0))
