@@ -280,6 +280,21 @@ def test_cases_compare_by_the_rules_of_evalplus_and_livecodebench(checker: CodeC
     assert judged(checker, reference, "def f(x): return (x, 2)")[0] == "incorrect"
 
 
+def test_rows_of_the_evalplus_release_are_compared_with_their_reference(checker: CodeChecker) -> None:
+    row = {
+        "task_id": "Mbpp/0", "prompt": "", "entry_point": "f", "assertion": "assert f((1, 2), 2j) == (1, 2)", "atol": 0,
+        "canonical_solution": "def f(t, z):\n    return tuple(x * int(z.imag) for x in t)\n",
+        "base_input": [[[1, 2], "2j"]], "plus_input": [[[3], "1j"], [[], "(1+5j)"]],
+    }  # fmt: skip
+    tests = read_tests(row)
+    assert tests is not None
+    assert judged(checker, tests, row["canonical_solution"]) == ("correct", "3 tests passed")
+    assert judged(checker, tests, "def f(t, z): return [x * int(z.imag) for x in t]")[0] == "incorrect"  # no tuple
+    outcome, detail = judged(checker, tests, "def f(t, z): return t if len(t) < 2 else (2, 4)")
+    assert (outcome, detail) == ("correct", "3 tests passed")
+    assert judged(checker, tests, "def f(t, z): return (2, 4)")[1] == "test 2 of 3: expected (3,), got (2, 4)"
+
+
 @pytest.mark.parametrize(
     "tests",
     [

@@ -71,6 +71,8 @@ def read(text: str) -> Answer:
         plain(text),
     ):
         return Answer((Node("difference", (Node("named", (), "R"), Node("named", (), "Z"))),))
+    if (rewritten := reworded(plain(text))) is not None:
+        return read(rewritten)
     try:
         tokens = without_explanations(tokens_of(text))
     except IndexError:
@@ -81,6 +83,27 @@ def read(text: str) -> Answer:
         return items_of(tokens)
     except (ValueError, OverflowError, ZeroDivisionError, IndexError, RecursionError) as error:
         raise Unreadable(str(error)) from None
+
+
+def reworded(words: str) -> str | None:
+    """A few sentences that stand for a formula, as that formula."""
+    if match := COMPARED.fullmatch(words):
+        letter, sign, or_equal, limit = match.groups()
+        return f"{letter} {'>' if sign in ('greater', 'larger', 'more') else '<'}{'=' if or_equal else ''} {limit}"
+    if match := re.fullmatch(r"(?:all |the )?(?:positive )?(?:divisors|factors) of (\d{1,4})", words):
+        n = int(match[1])
+        return ", ".join(str(d) for d in range(1, n + 1) if n % d == 0) if n <= MAX_DIVIDED else None
+    if match := re.fullmatch(r"([a-z -]+) (percent|degrees|dollars|cents)", words):
+        number = number_word(match[1])
+        return None if number is None else f"{number} {match[2]}"
+    return None
+
+
+MAX_DIVIDED = 5_000
+COMPARED = re.compile(
+    r"(?:all |any |every )?(?:real )?(?:numbers? |values? )?(?:of )?([a-z])(?: is| are)?(?: strictly)? "
+    r"(greater|larger|more|less|smaller) than (or equal to )?(\S+)"
+)
 
 
 def based(digits: str, base: int) -> Node:
@@ -130,6 +153,8 @@ def without_remarks(tokens: list[Token]) -> list[Token]:
     """Without (since 2^5 = 32), (≈ 12.57), (base 2): brackets that begin with a word or ≈, behind something."""
     kept: list[Token] = []
     index = 0
+    if not any(token.kind == "word" and token.text != "to" for token in tokens):
+        tokens = [Token("op", ":") if token.kind == "word" else token for token in tokens]  # 3 to 5
     while index < len(tokens):
         token, after = tokens[index], tokens[index + 1] if index + 1 < len(tokens) else None
         is_remark = (
@@ -139,6 +164,18 @@ def without_remarks(tokens: list[Token]) -> list[Token]:
         if token.kind == "op" and token.text == "(" and after is not None and after.text.lower() == "base":
             close = matching(tokens, index)
             kept += [Token("op", "_"), Token("op", "{"), *tokens[index + 2 : close], Token("op", "}")]
+            index = close + 1
+            continue
+        beyond = tokens[index + 2].text if index + 2 < len(tokens) else ""
+        if (
+            token.text == "("
+            and kept
+            and after is not None
+            and after.kind == "letter"
+            and beyond in ("∈", "≥", ">", "≠")
+        ):
+            close = matching(tokens, index)  # (k ∈ ℤ)
+            kept += [Token("op", ","), *tokens[index + 1 : close]]
             index = close + 1
             continue
         if is_remark:
@@ -322,6 +359,8 @@ def is_condition(node: Node, items: Iterable[Node]) -> bool:
 
 
 def is_bound(item: Node, name: str) -> bool:
+    if item.kind == "relation" and "=" not in item.data:
+        return any(operand.kind == "letter" and operand.data == name for operand in item.args)
     return item.kind == "relation" and item.args[0].kind == "letter" and item.args[0].data == name
 
 
@@ -362,7 +401,13 @@ def read_item(tokens: list[Token]) -> Node:
         kind = "restricted" if RESTRICTING & set(label) else "labelled"
         return Node(kind, (read_item(tokens),), " ".join(word for word in label if word not in ("the", "value", "of")))
     reader = Reader(tokens)
-    node = reader.relation()
+    try:
+        node = reader.relation()
+    except Unreadable:
+        at = next((i for i, token in enumerate(tokens) if token.text == "="), 0)
+        if not 0 < at < len(tokens) - 1 or any(token.kind == "word" for token in tokens[:at]):
+            raise
+        return Node("labelled", (read_item(tokens[at + 1 :]),), " ".join(token.text for token in tokens[:at]))
     if reader.next.kind == "end" and not reader.next.text:
         return node
     rest = tokens[reader.position :]

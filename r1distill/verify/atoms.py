@@ -304,6 +304,9 @@ def bracketed(reader: "Reader", token: Token) -> Node:
 
 def brackets(reader: "Reader", opening: str) -> Node:
     """Parentheses, a tuple, an interval, or a set."""
+    if opening == "{s" and reader.is_op("}s"):
+        reader.take()
+        return Node("named", (), "empty")
     bars, reader.bars = reader.bars, 0
     reader.reversed += opening == "]"
     reader.in_set += opening == "{s"

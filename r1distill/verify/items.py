@@ -25,6 +25,7 @@ from r1distill.verify.numeric import (
 )
 from r1distill.verify.phrases import same_phrase
 from r1distill.verify.plain import LEAST_DIGITS
+from r1distill.verify.realset import integers_of
 from r1distill.verify.units import measure
 
 MAX_ITEMS = 60
@@ -151,6 +152,9 @@ def same_item(gold: Node, answer: Node, discrete: bool | None = None) -> Verdict
     if has_sign(gold, "±") or has_sign(answer, "±") or has_sign(gold, "∓") or has_sign(answer, "∓"):
         ours, theirs = signs(gold), signs(answer)
         return same_multiset(ours, theirs) if max(len(ours), len(theirs)) > 1 else None
+    if "builder" in (gold.kind, answer.kind):
+        listed = [integers_of(node) if node.kind == "builder" else node for node in (gold, answer)]
+        return None if None in listed else same_item(listed[0], listed[1])  # type: ignore[arg-type]
     if gold.kind == "set" or answer.kind == "set":
         return same_set(gold, answer)
     if gold.kind == "ratio" or answer.kind == "ratio":
@@ -442,7 +446,7 @@ def coordinate(node: Node, name: str) -> Node:
 
 def same_relation(gold: Node, answer: Node, discrete: bool | None) -> Verdict:
     """Equations: of the same name, the same value; else the same curve."""
-    ours, theirs = definition(gold, is_call(answer)), definition(answer, is_call(gold))
+    ours, theirs = definition(gold, answer), definition(answer, gold)
     if ours is not None and theirs is not None:
         (name, node), (other_name, other) = ours, theirs
         if name and other_name and name != other_name:
@@ -466,7 +470,7 @@ def is_call(node: Node) -> bool:
     return node.kind == "relation" and node.args[0].kind == "call"
 
 
-def definition(node: Node, rename_variable: bool) -> tuple[str, Node] | None:
+def definition(node: Node, other: Node) -> tuple[str, Node] | None:
     """(name, value) of x = 5, f(x) = …, k = 12/5 = 2.4; ("", node) of a bare value. None for other relations.
 
     The variable of a function is renamed where asked: f(n) = n + 1 and f(m) = m + 1 are the same function.
@@ -480,10 +484,26 @@ def definition(node: Node, rename_variable: bool) -> tuple[str, Node] | None:
         return (first.data, rest[0]) if first.data not in letters_of(rest[0]) else None
     if first.kind == "call" and all(argument.kind == "letter" for argument in first.args):
         renamed = {argument.data: Node("letter", (), f"argument {i}") for i, argument in enumerate(first.args)}
-        return first.data, rename(rest[0], renamed) if rename_variable and len(renamed) == len(first.args) else rest[0]
-    if is_scalar(first) and all(is_scalar(other) for other in rest) and not letters_of(node):
+        name = str(first.data).split("_")[0]
+        return name, rename(rest[0], renamed) if is_call(other) and len(renamed) == len(first.args) else rest[0]
+    if is_scalar(first) and all(map(is_scalar, rest)) and not letters_of(node):
         return "", first
+    if other.kind != "relation" and len(rest) == 1 and not letters_of(rest[0]) and is_name(first):
+        return "", rest[0]
     return None
+
+
+def is_name(node: Node) -> bool:
+    """Whether a left side names what is asked for (m + n, ABC, ζ(2), ∠A : ∠B) and is no equation to be solved (2x)."""
+    if node.kind == "number":
+        return False
+    if node.kind in ("call", "letter", "constant"):
+        return True
+    if node.kind == "power":
+        return is_name(node.args[0])
+    if node.kind == "product" and node.args[0].kind == "letter" and node.args[1].kind == "number":
+        return node.args[0].data in ("zeta", "Gamma", "phi", "varphi", "sigma", "tau", "mu", "pi")  # ζ(2)
+    return bool(node.args) and all(map(is_name, node.args))
 
 
 def rename(node: Node, names: dict[str, Node]) -> Node:

@@ -15,7 +15,7 @@ from math_verify import LatexExtractionConfig, parse, verify
 
 from r1distill.verify.choice import labelled_choice
 from r1distill.verify.compare import same_answer
-from r1distill.verify.phrases import same_phrase
+from r1distill.verify.phrases import contradict, same_phrase
 from r1distill.verify.plain import check_plain, normalised
 from r1distill.verify.tokens import Unreadable
 
@@ -69,6 +69,8 @@ def check_engine(gold: str, extracted: str) -> tuple[bool, str] | None:
         verdict = same_answer(gold, extracted)
     except Unreadable:
         return None
+    if verdict and contradict(gold, extracted):
+        return False, "words of opposite meaning"
     return None if verdict is None else (verdict, "equal" if verdict else "not equal")
 
 

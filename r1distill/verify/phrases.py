@@ -67,7 +67,7 @@ def plain(text: str) -> str:
 
 def meaning(text: str) -> str | None:
     """What a phrase means if it is one of those known to mean one thing, else None."""
-    words = plain(text)
+    words = re.sub(r" (?:is|are) the only (?:solutions?|functions?|such \w+|ones?|possibilit\w+)$", "", plain(text))
     if not words or len(words) > 120 or words in (r"\emptyset", r"\varnothing", "∅"):
         return "none" if words else None
     if words == r"\{ \}" or words == r"\{\}":
@@ -76,8 +76,11 @@ def meaning(text: str) -> str | None:
 
 
 def number_word(text: str) -> int | None:
-    """`seven`, `twenty-one`."""
+    """`seven`, `twenty-one`, `negative three`."""
     parts = plain(text).replace("-", " ").split()
+    if parts[:1] in (["negative"], ["minus"]):
+        number = number_word(" ".join(parts[1:])) if parts[1:2] not in (["negative"], ["minus"]) else None
+        return None if number is None else -number
     if not parts or len(parts) > 2 or any(part not in NUMBER_WORDS for part in parts):
         return None
     numbers = [NUMBER_WORDS[part] for part in parts]
@@ -86,6 +89,23 @@ def number_word(text: str) -> int | None:
     if numbers[0] >= 20 and numbers[0] % 10 == 0 and 1 <= numbers[1] <= 9:
         return sum(numbers)
     return numbers[0] * 100 if numbers[1] == 100 and numbers[0] < 10 else None
+
+
+# words that turn a number into another one, by opposites
+POLARITY = {
+    **dict.fromkeys("increase increased rise rises rose gain gained profit more up upward upwards longer taller north east left "
+                    "clockwise above before earlier larger greater higher".split(), 1),
+    **dict.fromkeys("decrease decreased fall falls fell drop drops dropped loss lost lose less fewer down downward downwards shorter "
+                    "south west right counterclockwise anticlockwise below after later smaller lower".split(), -1),
+}  # fmt: skip
+
+
+def contradict(first: str, second: str) -> bool:
+    """Whether one text says "increase" where the other says "decrease"."""
+    ours, theirs = (
+        {POLARITY[word] for word in re.findall(r"[a-z]+", plain(text)) if word in POLARITY} for text in (first, second)
+    )
+    return bool(ours and theirs) and ours.isdisjoint(theirs)
 
 
 def clock_time(text: str) -> tuple[int, bool] | None:

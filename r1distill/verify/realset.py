@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from r1distill.verify.nodes import Answer, Node
+from r1distill.verify.nodes import Answer, Node, number_node
 from r1distill.verify.numeric import Unknown, context, inexact, is_real, letters_of, same_value, value
 
 Bound = Any  # Fraction, a number of `context`, or ±infinity as a float
+MAX_MEMBERS = 60
 INFINITY = float("inf")
 FLIPPED = {"<": ">", ">": "<", "≤": "≥", "≥": "≤"}
 
@@ -267,3 +268,30 @@ def intersection(one: Interval, two: Interval) -> Interval | None:
     if less(low, high) or (same_bound(low, high) and has_low and has_high):
         return Interval(low, high, has_low, has_high)
     return None
+
+
+def integers_of(node: Node) -> Node | None:
+    """{x ∈ ℤ : |x| ≤ 1} as the set of its members, None where it is none, or has more than MAX_MEMBERS."""
+    heads = [
+        part for part in node.args if part.kind == "relation" and part.data == ("∈",) and part.args[1].kind == "named"
+    ]
+    others = [part for part in node.args if part not in heads]
+    if len(heads) != 1 or heads[0].args[1].data not in ("Z", "N", "Z+", "N+") or not others:
+        return None
+    try:
+        found = [of_node(part, True) for part in others]
+        sets = [each for each in found if each is not None]
+        if len(sets) != len(found):
+            return None
+        members: list[Node] = []
+        for interval in intersect_all(sets).intervals:
+            if is_infinite(interval.low) or is_infinite(interval.high) or interval.high - interval.low > MAX_MEMBERS:
+                return None
+            low, high = inexact(interval.low), inexact(interval.high)
+            for n in range(int(context.ceil(low)), int(context.floor(high)) + 1):
+                inside = (n > low or interval.has_low) and (n < high or interval.has_high)
+                if inside and (heads[0].args[1].data == "Z" or n > 0):
+                    members.append(number_node(str(abs(n)), negative=n < 0))
+    except Unknown:
+        return None
+    return Node("set", tuple(members))

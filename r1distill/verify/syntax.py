@@ -121,7 +121,7 @@ class Reader:
 
     def ratio(self) -> Node:
         first = self.sum()
-        if not self.is_op(":") or self.peek().kind == "end":
+        if not self.is_op(":") or self.in_set or self.peek().kind == "end":
             return first
         parts = [first]
         while self.is_op(":"):

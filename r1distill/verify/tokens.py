@@ -53,7 +53,7 @@ SPELLINGS = {
     "langle": "⟨", "rangle": "⟩", "lfloor": "⌊", "rfloor": "⌋", "lceil": "⌈", "rceil": "⌉", "circ": "°", "degree": "°",
     "ldots": "…", "dots": "…", "cdots": "…", "dotsc": "…", "dotsb": "…", "vdots": "…", "prime": "'", "lor": "or", "vee": "or",
     "land": "and", "wedge": "and", "sim": "≈", "implies": "⇒", "Rightarrow": "⇒", "iff": "⇒", "to": "→", "rightarrow": "→",
-    "lbrack": "[", "rbrack": "]", "lparen": "(", "rparen": ")", "triangle": "△", "angle": "∠", "forall": "∀", "cr": "\\\\",
+    "lbrack": "[", "rbrack": "]", "lparen": "(", "rparen": ")", "triangle": "△", "angle": "∠", "forall": "for", "cr": "\\\\",
 }  # fmt: skip
 UNICODE = {
     "−": "-", "–": "-", "—": "-", "×": "*", "·": "*", "⋅": "*", "∙": "*", "∗": "*", "÷": "/", "∕": "/", "⁄": "/",
@@ -67,7 +67,7 @@ UNICODE = {
     "φ": " \\phi ", "ω": " \\omega ", "ℝ": " \\mathbb{R} ", "ℤ": " \\mathbb{Z} ", "ℕ": " \\mathbb{N} ", "ℚ": " \\mathbb{Q} ",
     "ℂ": " \\mathbb{C} ", "√": " \\sqrt ", "∛": " \\cbrt ", "∑": " \\sum ", "∏": " \\prod ", "\u200b": "",
     "\ufeff": "", "\u2009": " ",
-    "⇔": "⇒", "∈": " ∈ ",
+    "⇔": "⇒", "∀": " for ", "∈": " ∈ ",
 }  # fmt: skip
 SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
 SUPERSCRIPT_RUN = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+")
@@ -137,7 +137,6 @@ def clean(text: str) -> str:
     )
     text = CHOOSE.sub(r"\\binom{\1}{\2}", text)
     text = re.sub(r"^(-?0),(\d+)$", r"\1.\2", text)  # a decimal comma, where it cannot be a list
-    text = re.sub(r"^(\S*\d\S*) to (\S*\d\S*)$", r"\1:\2", text)
     for character, spelling in UNICODE.items():
         if character in text:
             text = text.replace(character, spelling)

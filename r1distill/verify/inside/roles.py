@@ -221,7 +221,7 @@ def check_cases(task, names, peer):
     """EvalPlus and LiveCodeBench: calls with given arguments, compared with given outputs or those of a reference."""
     candidate = found(peer, task["entry_point"])
     if task.get("tagged"):
-        task = {**task, "inputs": peer.decode(task["inputs"]), "outputs": peer.decode(task.get("outputs"))}
+        task = {**task, **{name: peer.decode(task[name]) for name in ("inputs", "outputs") if name in task}}
     outputs, reference = task.get("outputs") or [], None
     if "outputs" not in task:
         exec(compile(task["reference"], "reference", "exec", dont_inherit=True), names)
