@@ -359,9 +359,9 @@ def by_count(gold: Answer, answer: Answer) -> Verdict:
 RULES: tuple[Callable[[Answer, Answer], Verdict], ...] = (
     by_meaning,
     by_parts,
+    by_families,
     by_names,
     by_labels,
-    by_families,
     by_real_sets,
     by_items,
     by_order,

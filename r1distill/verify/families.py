@@ -23,7 +23,8 @@ def same_integer_family(gold: Answer, answer: Answer) -> bool | None:
     """Whether two sets of numbers, each given by a letter that runs through integers, agree within a window."""
     ours, theirs = integer_values(gold), integer_values(answer)
     if ours is None or theirs is None:
-        return None
+        points = integer_points(gold), integer_points(answer)
+        return None if None in points else points[0] == points[1]
     (mine, my_name), (others, other_name) = ours, theirs
     if my_name and other_name and my_name != other_name:
         return False
@@ -127,6 +128,45 @@ def running(node: Node, domains: dict[str, tuple[int | None, int | None]]) -> li
             if abs(inexact(number)) <= WINDOW:
                 found.append(number)
     return found
+
+
+def integer_points(answer: Answer) -> frozenset[tuple[Fraction, ...]] | None:
+    """The points within the window of (3 + 5t, 1 − 2t) or x = 3 + 5t, y = 1 − 2t, with t running through integers."""
+    domains = integer_letters(answer)
+    parts = coordinates(answer)
+    if parts is None or not domains:
+        return None
+    letters = frozenset().union(*map(letters_of, parts))
+    if len(letters) != 1 or not letters <= domains.keys():
+        return None
+    name = next(iter(letters))
+    low, high = domains[name]
+    points = set()
+    for step in range(-STEPS if low is None else max(low, -STEPS), (STEPS if high is None else min(high, STEPS)) + 1):
+        try:
+            point = tuple(value(part, {name: Fraction(step)}) for part in parts)
+        except Unknown:
+            return None
+        if not all(isinstance(number, Fraction) for number in point):
+            return None
+        if all(abs(number) <= WINDOW for number in point):
+            points.add(point)
+    return frozenset(points)
+
+
+def coordinates(answer: Answer) -> list[Node] | None:
+    """The parts of a tuple, or of named values in the order of their names; x = y = k gives both."""
+    items = answer.items
+    if len(items) == 1 and items[0].kind == "relation" and items[0].data == ("=",) and items[0].args[1].kind == "tuple":
+        return list(items[0].args[1].args)
+    if len(items) == 1 and items[0].kind == "tuple":
+        return list(items[0].args)
+    named: dict[str, Node] = {}
+    for item in items:
+        if item.kind != "relation" or set(item.data) != {"="} or any(part.kind != "letter" for part in item.args[:-1]):
+            return None
+        named.update({part.data: item.args[-1] for part in item.args[:-1]})
+    return [named[name] for name in sorted(named)] if len(named) > 1 else None
 
 
 def phrase_values(said: str) -> list[Fraction] | None:

@@ -95,8 +95,8 @@ def number_word(text: str) -> int | None:
 POLARITY = {
     **dict.fromkeys("increase increased rise rises rose gain gained profit more up upward upwards longer taller north east left "
                     "clockwise above before earlier larger greater higher".split(), 1),
-    **dict.fromkeys("decrease decreased fall falls fell drop drops dropped loss lost lose less fewer down downward downwards shorter "
-                    "south west right counterclockwise anticlockwise below after later smaller lower".split(), -1),
+    **dict.fromkeys("decrease decreased fall falls fell drop drops dropped loss lost lose less fewer down downward downwards "
+                    "shorter south west right counterclockwise anticlockwise below after later smaller lower".split(), -1),
 }  # fmt: skip
 
 
