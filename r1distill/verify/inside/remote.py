@@ -19,6 +19,7 @@ from fractions import Fraction
 from math import isfinite
 
 MAX_MESSAGE_BYTES = 256 << 20
+MAX_BATCH_ITEMS = 50_000  # entries of the results that wait to be passed together
 MAX_DEPTH = 200  # of nested containers
 SAFE_INTEGER_BITS = 62
 SAFE_INTEGER = (
@@ -142,7 +143,7 @@ class Peer:
         if operation == "iter":
             return iter(value)
         if operation == "map":
-            return [outcome_of(value, each) for each in arguments]
+            return outcomes_of(value, arguments)
         if not self.trusting:
             raise TypeError(f"{operation} of an object of the tests")
         if operation == "getattr":
@@ -367,6 +368,18 @@ def exception(name, bases, message):
         return RemoteError(f"{name}: {text}")
 
 
+def outcomes_of(function, many):
+    """The outcomes of the first calls of many: of all, unless their results become large."""
+    outcomes, size = [], 0
+    for arguments in many:
+        outcomes.append(outcome_of(function, arguments))
+        result = outcomes[-1][1]
+        size += len(result) if type(result) in (list, tuple, str, dict, set, bytes) else 1
+        if size > MAX_BATCH_ITEMS:
+            break
+    return outcomes
+
+
 def outcome_of(function, arguments):
     """(True, the result) or (False, the exception), of one of many calls."""
     try:
@@ -405,7 +418,7 @@ class Remote:
         return f"<{self._kind} of the other process>"
 
     def _map(self, many):
-        """The outcomes of many calls at the price of one: [(True, result) or (False, exception)]."""
+        """The outcomes of the first of many calls, at the price of one: [(True, result) or (False, exception)]."""
         outcomes = self._peer.ask("map", self._reference, *many)
         return [(good, value if good else exception(*value)) for good, value in outcomes]
 
