@@ -70,7 +70,8 @@ def phrase_is(said: str, node: Node) -> Verdict:
     if said == "identity":
         return node.kind == "relation" and node.args[0].kind == "call" and node.args[1:] == node.args[0].args
     if said == "constant functions":
-        return node.kind == "relation" and node.args[0].kind == "call" and node.args[1].kind == "letter"
+        is_function = node.kind == "relation" and node.args[0].kind == "call"
+        return is_function and node.args[1].kind == "letter" and node.args[1] not in node.args[0].args
     if said in ("odd", "even", "squares", "primes"):
         return None
     return False
@@ -153,6 +154,8 @@ def by_names(gold: Answer, answer: Answer) -> Verdict:
     names = ours if ours is not None else theirs
     other = answer if ours is not None else gold
     assert names is not None
+    if (node := only(other)) is not None and node.kind == "set":
+        return False  # which of them is x?
     plain = tuple_items(other) if len(names) > 1 else None
     if plain is None or len(plain) != len(names):
         return None

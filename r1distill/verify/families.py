@@ -254,8 +254,13 @@ def family(answer: Answer) -> tuple[list[Node], frozenset[str]] | None:
     if len(answer.items) != 1:
         return None
     node = answer.items[0]
+    variables: frozenset[str] = frozenset()
     if node.kind == "relation" and node.data == ("=",) and node.args[0].kind in ("letter", "call", "tuple"):
+        if node.args[0].kind == "call":
+            variables = letters_of(node.args[0])
         node = node.args[1]
+    if node.kind == "letter" and not variables:
+        return None  # a bare D is no family
     parts = list(node.args) if node.kind in ("tuple", "matrix") else [node]
     letters = frozenset().union(*map(letters_of, parts))
     declared = {
@@ -267,7 +272,7 @@ def family(answer: Answer) -> tuple[list[Node], frozenset[str]] | None:
     declared |= {name for name in letters if name in ("C", "K", "A", "B", "D") or name.startswith(("C_", "c_"))}
     if letters - declared and "c" in letters and not declared & letters:
         declared.add("c")
-    return parts, frozenset(declared & letters)
+    return parts, frozenset(declared & letters - variables)
 
 
 def real_bounds(answer: Answer, parameters: frozenset[str]) -> set[Node]:

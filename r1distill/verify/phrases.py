@@ -32,7 +32,7 @@ MEANINGS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), meaning)
     for pattern, meaning in (
         (r"(?:there (?:are|is|exists?) )?(?:no|none|not any) ?(?:such )?(?:real |integer |positive |valid |possible )*"
-         r"(?:solutions?|roots?|answers?|values?|numbers?|integers?|functions?|pairs?|triples?|polynomials?)?(?: of \w+)?"
+         r"(?:solutions?|roots?|answers?|values?|numbers?|integers?|functions?|pairs?|triples?|polynomials?)?"
          r"(?: exists?| satisf\w+.*| in .*)?", "none"),
         (r"(?:the )?(?:equation|system|inequality) has no (?:real )?(?:solutions?|roots?)", "none"),
         (r"(?:the )?(?:empty|null) set", "none"),
