@@ -14,8 +14,8 @@ from r1distill.verify.mathematics import check_math
 from r1distill.verify.quick import quick_fields
 
 PAIRS = [json.loads(line) for line in (Path(__file__).parent / "data" / "answer_pairs.jsonl").read_text().splitlines()]
-# of 298 equal pairs; each needs more than its two texts say, or is beyond the reader
-NOT_SEEN = 14
+# of 409 equal pairs; each needs more than its two texts say, or is beyond the reader
+NOT_SEEN = 56
 
 
 def says_equal(gold: str, answer: str) -> bool:

@@ -8,6 +8,7 @@ from r1distill.verify.nodes import Answer, Node, number_node
 from r1distill.verify.phrases import MEANINGS, calendar_date, circled, clock_time, meaning, number_word, plain
 from r1distill.verify.syntax import MAX_CHARACTERS, RELATIONS, Reader
 from r1distill.verify.tokens import Token, Unreadable, clean, tokens_of
+from r1distill.verify.units import measure
 
 LEADS_TO_CONDITIONS = frozenset("where when with for if as such since because provided given whenever".split())
 OPENING, CLOSING = frozenset(["(", "[", "{s", "{", "⟨", "⌊", "⌈"]), frozenset([")", "]", "}s", "}", "⟩", "⌋", "⌉"])
@@ -37,7 +38,7 @@ CONDITION_FILLERS = frozenset(
         "negative negative nonzero non-zero"
     ).split()
 )
-LABELS = re.compile(r"(?:^|(?<=[\s;,.]))\((?:\\text\{)?([a-f]|iv|i{1,3}|[1-6])\}?\)(?=[\s\\])")
+LABELS = re.compile(r"(?:^|(?<=[\s;,.]))\(?(?:\\text\{)?([a-f]|iv|i{1,3}|[1-6])\}?\)(?=[\s\\])")
 
 
 @lru_cache(maxsize=20_000)
@@ -159,7 +160,7 @@ def without_remarks(tokens: list[Token]) -> list[Token]:
         token, after = tokens[index], tokens[index + 1] if index + 1 < len(tokens) else None
         is_remark = (
             token.kind == "op" and token.text in "([" and kept and after is not None
-            and ((after.kind == "word" and after.text.lower() not in ("mod", "base")) or after.text == "≈")
+            and ((after.kind == "word" and after.text.lower() not in ("mod", "base")) or after.text in ("≈", "="))
         )  # fmt: skip
         if token.kind == "op" and token.text == "(" and after is not None and after.text.lower() == "base":
             close = matching(tokens, index)
@@ -280,6 +281,10 @@ def items_of(tokens: list[Token]) -> Answer:
     ]
     if not items:
         raise Unreadable("no item")
+    if len(items) == 2 and separators == {"and"} and all(item.kind == "quantity" for item in items):
+        first, second = (measure(item.data) for item in items)
+        if first is not None and second is not None and first[0] == second[0]:  # 12 dollars and 40 cents
+            items = [Node("quantities", tuple(items))]
     if len(items) == 1 and not conditions:
         separators = frozenset()
     return Answer(tuple(items), separators if len(items) > 1 else frozenset(), tuple(conditions))

@@ -80,8 +80,13 @@ def letter(reader: "Reader", token: Token) -> Node:
         name += "^-1"
     if (
         reader.is_op("(")
-        and name.split("_")[0].rstrip("'").removesuffix("^-1") in FUNCTION_LETTERS
         and not reader.next.space
+        and (
+            name.split("_")[0].rstrip("'").removesuffix("^-1") in FUNCTION_LETTERS
+            or (
+                name in "yuv" and reader.peek().text in "xt" and reader.peek(2).text == ")"
+            )  # y(x), the unknown function
+        )
     ):
         reader.take()
         arguments = [reader.sum()]

@@ -186,7 +186,7 @@ def unwrapped(node: Node) -> Node:
 
 
 def is_scalar(node: Node) -> bool:
-    if node.kind == "function" and node.data == "det":
+    if node.kind == "cases" or (node.kind == "function" and node.data == "det"):
         return True
     return node.kind in SCALARS and not has_kind(
         node, {"matrix", "tuple", "set", "relation", "plusminus", "call", "named"} | {"ratio"}
@@ -488,8 +488,8 @@ def definition(node: Node, other: Node) -> tuple[str, Node] | None:
         return name, rename(rest[0], renamed) if is_call(other) and len(renamed) == len(first.args) else rest[0]
     if is_scalar(first) and all(map(is_scalar, rest)) and not letters_of(node):
         return "", first
-    if other.kind != "relation" and len(rest) == 1 and not letters_of(rest[0]) and is_name(first):
-        return "", rest[0]
+    if other.kind != "relation" and not any(map(letters_of, rest)) and is_name(first):
+        return "", rest[-1]
     return None
 
 
@@ -516,7 +516,7 @@ def contradicts(node: Node) -> bool:
     """Whether a chain a = b = c is not true: then it says two things."""
     if node.kind != "relation" or set(node.data) != {"="}:
         return False
-    values = node.args[1:] if node.args[0].kind in ("letter", "call") else node.args
+    values = node.args[1:] if node.args[0].kind in ("letter", "call") or is_name(node.args[0]) else node.args
     if letters_of(node) and len(node.args) == 2:
         return False
     return any(

@@ -428,6 +428,13 @@ def is_discrete(node: Node) -> bool:
         return True
     if node.kind == "power" and node.args[0].kind == "negative" and letters_of(node.args[1]):
         return True
+    if (
+        node.kind == "function"
+        and node.data in ("floor", "ceil")
+        and letters_of(node)
+        and letters_of(node) <= {"n", "m", "k"}
+    ):
+        return True
     return any(is_discrete(child) for child in node.args)
 
 

@@ -40,7 +40,7 @@ MEANINGS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
          r"(?:is )?not defined|(?:it )?diverges?|divergent", "undefined"),
         (r"(?:there are )?(?:an )?infinite(?:ly)?(?: many)?(?: number of)? ?(?:real |integer )?(?:solutions?|values?|pairs?)?",
          "infinitely many"),
-        (r"yes|true|correct", "yes"),
+        (r"(?:yes|true|correct)(?:[,:;] .*)?", "yes"),
         (r"no|false|incorrect", "no"),
         (r"(?:for )?(?:all|any|every|each)(?: of the)?(?: possible)? reals?(?: numbers?)?(?: [a-z])?|"
          r"(?:the )?(?:set of )?(?:all )?real numbers", "reals"),
@@ -49,8 +49,10 @@ MEANINGS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(?:f is )?(?:the |an )?identity(?: function)?", "identity"),
         (r"(?:all |any |the )?constant functions?", "constant functions"),
         (r"(?:a )?right angle", "right angle"),
-        (r"(?:all |any |every )?(?:the )?(?:positive )?odd(?: positive)?(?: (?:integers?|numbers?))?(?: [a-z])?", "odd"),
-        (r"(?:all |any |every )?(?:the )?(?:positive )?even(?: positive)?(?: (?:integers?|numbers?))?(?: [a-z])?", "even"),
+        (r"(?:[a-z] is )?(?:all |any |every )?(?:the )?(?:positive )?"
+         r"odd(?: positive)?(?: (?:integers?|numbers?))?(?: [a-z])?", "odd"),
+        (r"(?:[a-z] is )?(?:all |any |every )?(?:the )?(?:positive )?"
+         r"even(?: positive)?(?: (?:integers?|numbers?))?(?: [a-z])?", "even"),
         (r"(?:all |any |every )?perfect squares?", "squares"),
     )
 )  # fmt: skip
@@ -62,6 +64,7 @@ def plain(text: str) -> str:
     text = TEXT_COMMAND.sub(r" \1 ", text)
     text = re.sub(r"\\[,;:! ]|\\q?quad|~|\$|\*\*|\\left|\\right", " ", text)
     text = re.sub(r"\b([ap])\.\s?m\.?", r"\1m", text, flags=re.IGNORECASE)
+    text = re.sub(r"(?<=\d)\s*:\s*(?=\d)", ":", text)
     return " ".join(text.replace("’", "'").replace("{:}", ":").lower().split()).strip(" .,;:!?\"'`*")
 
 

@@ -197,6 +197,8 @@ class Reader:
         if token.kind == "op":
             if token.text == "|":
                 return self.bars == 0 and not self.in_set and self.closes_later("|")
+            if token.text == "(" and self.peek().text in ("mod", "bmod"):
+                return False
             return token.text in ("(", "{", "⌊", "⌈") or (
                 token.text == "[" and self.position > 0 and not token.space and not self.reversed
             )

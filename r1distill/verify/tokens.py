@@ -67,7 +67,7 @@ UNICODE = {
     "φ": " \\phi ", "ω": " \\omega ", "ℝ": " \\mathbb{R} ", "ℤ": " \\mathbb{Z} ", "ℕ": " \\mathbb{N} ", "ℚ": " \\mathbb{Q} ",
     "ℂ": " \\mathbb{C} ", "√": " \\sqrt ", "∛": " \\cbrt ", "∑": " \\sum ", "∏": " \\prod ", "\u200b": "",
     "\ufeff": "", "\u2009": " ",
-    "⇔": "⇒", "∀": " for ", "∈": " ∈ ",
+    "⇔": "⇒", "元": " \\text{yuan} ", "∀": " for ", "∈": " ∈ ",
 }  # fmt: skip
 SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
 SUPERSCRIPT_RUN = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+")
