@@ -28,6 +28,7 @@ from r1distill.verify.plain import LEAST_DIGITS
 from r1distill.verify.realset import integers_of
 from r1distill.verify.units import measure
 
+LEAST_DIGITS_OF_IRRATIONALS = 8  # 3.1416 is also a rounded 355/113
 MAX_ITEMS = 60
 SCALARS = frozenset(
     (
@@ -247,7 +248,7 @@ def same_percent(gold: Node, answer: Node) -> Verdict:
 def is_rounding(first: Node, second: Node) -> bool:
     """Whether one is a decimal of at least LEAST_DIGITS digits, and the rounded value of the other, which no decimal is.
 
-    0.3333 stands for 1/3 and 3.142 for π, 3.14 does not: too much else begins like that.
+    85.71 stands for 600/7; an irrational number needs LEAST_DIGITS_OF_IRRATIONALS: too much else begins like 3.14.
     """
     for decimal, exact in ((first, second), (second, first)):
         sign = -1 if decimal.kind == "negative" else 1
@@ -259,6 +260,8 @@ def is_rounding(first: Node, second: Node) -> bool:
         except Unknown:
             continue
         if isinstance(true, Fraction) and ends(true):
+            continue
+        if not isinstance(true, Fraction) and number.data[1] < LEAST_DIGITS_OF_IRRATIONALS:
             continue
         places = decimal_places(number)
         difference = abs(inexact(true) - sign * inexact(number.data[0]))
@@ -300,7 +303,8 @@ def same_quantity(gold: Node, answer: Node) -> Verdict:
         theirs = unit_in_letters(theirs[0]) or theirs
     (first, first_unit), (second, second_unit) = ours, theirs
     if not first_unit or not second_unit:
-        return same_item(first, second)
+        bare = first if not first_unit else second
+        return False if bare.kind in ("degrees", "percent") else same_item(first, second)
     left, right = measure(first_unit), measure(second_unit)
     if left is not None and right is not None:
         if not left[0] or not right[0]:

@@ -4,6 +4,7 @@ Rational arithmetic is exact below MAX_BITS. What would be larger, a tower of po
 that agree in their first digits are not the same number.
 """
 
+import itertools
 import math
 import operator
 import random
@@ -386,10 +387,12 @@ def infinite(name: str, low: Number, term: Node, letters: Mapping[str, Number], 
 
 
 def is_zero_of_noise(node: Node, letters: Mapping[str, Number]) -> bool:
-    """Whether a tiny value is rounding alone: with twice the digits it gets smaller by as many again."""
-    context.dps = 2 * DIGITS
+    """Whether a tiny value is rounding alone: with twice the digits it becomes far smaller; e^-500 stays what it is."""
     try:
-        return abs(inexact(value(node, letters))) < context.mpf(10) ** (-2 * DIGITS + 12)
+        before = abs(inexact(value(node, letters)))
+        context.dps = 2 * DIGITS
+        after = abs(inexact(value(node, letters)))
+        return bool(after <= before * context.mpf(10) ** (-DIGITS // 2))
     except Unknown:
         return False
     finally:
@@ -462,7 +465,10 @@ def same_expression(first: Node, second: Node, discrete: bool | None = None) -> 
         discrete = is_discrete(first) or is_discrete(second)
     complex_is_meant = has_constant_i(first) or has_constant_i(second)
     agreed = 0
-    for letters in assignments(names, discrete):
+    both = itertools.chain(
+        assignments(names, discrete), assignments(names, True) if has_steps(first) or has_steps(second) else ()
+    )
+    for letters in both:
         try:
             left, right = value(first, letters), value(second, letters)
         except Unknown:
@@ -472,9 +478,12 @@ def same_expression(first: Node, second: Node, discrete: bool | None = None) -> 
         if not same_value(left, right) and not near_zero(left, right):
             return False
         agreed += 1
-        if agreed == POINTS:
-            return True
     return True if agreed >= 3 else None
+
+
+def has_steps(node: Node) -> bool:
+    """Whether an expression has floors or ceilings: integers are where those differ that agree elsewhere."""
+    return (node.kind == "function" and node.data in ("floor", "ceil")) or any(map(has_steps, node.args))
 
 
 def near_zero(left: Number, right: Number) -> bool:
