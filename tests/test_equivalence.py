@@ -37,6 +37,20 @@ def test_nearly_every_equal_pair_is_seen_to_be_equal() -> None:
     assert len(missed) <= NOT_SEEN, missed
 
 
+MORE = [
+    (line[0] == "=", *line[2:].split(" | ", 1))
+    for line in (Path(__file__).parent / "data" / "more_answer_pairs.txt").read_text(encoding="utf-8").splitlines()
+]
+
+
+def test_of_pairs_that_the_reader_was_not_made_for_few_are_decided_wrongly() -> None:
+    """Written for another reader; the numbers are what is left to mend, and may only fall."""
+    passed = [(gold, answer) for equal, gold, answer in MORE if not equal and says_equal(gold, answer)]
+    missed = [(gold, answer) for equal, gold, answer in MORE if equal and not says_equal(gold, answer)]
+    assert len(passed) <= 8, passed
+    assert len(missed) <= 58, missed
+
+
 # Math-Verify 0.9 passes these wrong ones, and fails the right ones below (issues #14, #41, #60, #65, #76 and our own probes)
 @pytest.mark.parametrize(
     ("gold", "answer"),
