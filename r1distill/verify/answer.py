@@ -34,8 +34,8 @@ DOMAINS = {
 CONDITION_FILLERS = frozenset(
     (
         "is are an a any all every each some arbitrary for where with and of the number numbers constant constants "
-        "where be being to when if as such that natural integer integers real reals positive nonnegative non- "
-        "negative negative nonzero non-zero"
+        "where be being to when if as such that natural integer integers real reals positive nonnegative "
+        "non-negative negative nonzero non-zero"
     ).split()
 )
 LABELS = re.compile(r"(?:^|(?<=[\s;,.]))\(?(?:\\text\{)?([a-f]|iv|i{1,3}|[1-6])\}?\)(?=[\s\\])")
@@ -210,7 +210,7 @@ def after_statement(tokens: list[Token]) -> list[Token]:
             continue
         words = [other for other in before if other.kind == "word"]
         said = {other.text.lower() for other in words}
-        if "answer" in said and "so" in said | {"so"} and len(words) >= 1:
+        if "answer" in said:
             return until_comma(tokens[index + 1 :])
         if words and all(other.kind == "word" or (other.kind == "letter" and other.text in "aA") for other in before):
             if said & TAKEN_BACK:
@@ -232,10 +232,9 @@ def pieces(tokens: list[Token]) -> tuple[list[list[Token]], frozenset[str]]:
     """The tokens between the commas, semicolons and "or"s that stand outside of brackets."""
     parts: list[list[Token]] = [[]]
     separators: set[str] = set()
-    depth, index = 0, 0
+    depth = 0
     half_open = bool(tokens) and tokens[0].text == "]"
-    while index < len(tokens):
-        token = tokens[index]
+    for index, token in enumerate(tokens):
         if token.kind == "op" and not half_open:
             depth += (token.text in OPENING) - (token.text in CLOSING)
         elif token.kind in ("begin", "end"):
@@ -251,7 +250,6 @@ def pieces(tokens: list[Token]) -> tuple[list[list[Token]], frozenset[str]]:
                 separators.add(token.text.lower())  # ", and"
         else:
             parts[-1].append(token)
-        index += 1
     return [part for part in parts if part], frozenset(separators)
 
 
@@ -285,8 +283,6 @@ def items_of(tokens: list[Token]) -> Answer:
         first, second = (measure(item.data) for item in items)
         if first is not None and second is not None and first[0] == second[0]:  # 12 dollars and 40 cents
             items = [Node("quantities", tuple(items))]
-    if len(items) == 1 and not conditions:
-        separators = frozenset()
     return Answer(tuple(items), separators if len(items) > 1 else frozenset(), tuple(conditions))
 
 

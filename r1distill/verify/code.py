@@ -252,7 +252,6 @@ class CodePool:
     """`workers` checkers, each on a core of its own where there are enough. Thread-safe; `check` waits for an idle one."""
 
     def __init__(self, workers: int, settings: CodeSettings) -> None:
-        self.settings = settings
         self.tier = find_tier(settings.allow_unsafe)
         if self.tier.missing:
             say(f"warning: programs run without a sandbox ({self.tier.version}): {self.tier.missing}")

@@ -8,7 +8,17 @@ from collections.abc import Callable, Sequence
 
 from r1distill.verify.answer import read
 from r1distill.verify.families import same_affine_family, same_integer_family
-from r1distill.verify.items import MAX_ITEMS, Verdict, every, is_scalar, same_item, same_multiset, signs, vector
+from r1distill.verify.items import (
+    MAX_ITEMS,
+    Verdict,
+    base_name,
+    every,
+    is_scalar,
+    same_item,
+    same_multiset,
+    signs,
+    vector,
+)
 from r1distill.verify.nodes import Answer, Node, number_node
 from r1distill.verify.numeric import letters_of
 from r1distill.verify.realset import real_set
@@ -35,11 +45,8 @@ def by_meaning(gold: Answer, answer: Answer) -> Verdict:
     """Phrases, times and dates."""
     ours, theirs = only(gold), only(answer)
     if ours is None or theirs is None:
-        return (
-            False
-            if any(item.kind == "phrase" for item in (ours, theirs) if item is not None) and not families(gold, answer)
-            else None
-        )
+        has_phrase = any(item.kind == "phrase" for item in (ours, theirs) if item is not None)
+        return False if has_phrase and not families(gold, answer) else None
     if ours.kind == theirs.kind and ours.kind in ("phrase", "date"):
         return ours.data == theirs.data
     if ours.kind == theirs.kind == "time":
@@ -332,10 +339,6 @@ def grouped(answer: Answer) -> Answer:
     return Answer(
         tuple(Node("tuple", tuple(group[name] for name in sorted(group)), "()") for group in groups), frozenset(("or",))
     )
-
-
-def base_name(node: Node) -> str:
-    return str(node.data).split("_")[0] if node.kind in ("letter", "call") else ""
 
 
 def by_order(gold: Answer, answer: Answer) -> Verdict:

@@ -24,7 +24,7 @@ from r1distill.verify.numeric import (
     value,
 )
 from r1distill.verify.phrases import same_phrase
-from r1distill.verify.plain import LEAST_DIGITS
+from r1distill.verify.plain import LEAST_DIGITS, is_periodic
 from r1distill.verify.realset import integers_of
 from r1distill.verify.units import measure
 
@@ -259,7 +259,7 @@ def is_rounding(first: Node, second: Node) -> bool:
             true = value(exact)
         except Unknown:
             continue
-        if isinstance(true, Fraction) and ends(true):
+        if isinstance(true, Fraction) and not is_periodic(true):
             continue
         if not isinstance(true, Fraction) and number.data[1] < LEAST_DIGITS_OF_IRRATIONALS:
             continue
@@ -284,15 +284,6 @@ def leading_zeros(number: Node) -> int:
 
 def decimal_inside(node: Node) -> bool:
     return (node.kind == "number" and node.data[1] > 0) or any(map(decimal_inside, node.args))
-
-
-def ends(number: Fraction) -> bool:
-    """Whether a fraction is a finite decimal."""
-    denominator = number.denominator
-    for prime in (2, 5):
-        while denominator % prime == 0:
-            denominator //= prime
-    return denominator == 1
 
 
 def same_quantity(gold: Node, answer: Node) -> Verdict:
@@ -488,13 +479,18 @@ def definition(node: Node, other: Node) -> tuple[str, Node] | None:
         return (first.data, rest[0]) if first.data not in letters_of(rest[0]) else None
     if first.kind == "call" and all(argument.kind == "letter" for argument in first.args):
         renamed = {argument.data: Node("letter", (), f"argument {i}") for i, argument in enumerate(first.args)}
-        name = str(first.data).split("_")[0]
+        name = base_name(first)
         return name, rename(rest[0], renamed) if is_call(other) and len(renamed) == len(first.args) else rest[0]
     if is_scalar(first) and all(map(is_scalar, rest)) and not letters_of(node):
         return "", first
     if other.kind != "relation" and not any(map(letters_of, rest)) and is_name(first):
         return "", rest[-1]
     return None
+
+
+def base_name(node: Node) -> str:
+    """x of x_1, f of f_2(x)."""
+    return str(node.data).split("_")[0] if node.kind in ("letter", "call") else ""
 
 
 def is_name(node: Node) -> bool:

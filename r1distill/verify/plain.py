@@ -39,6 +39,7 @@ class PlainNumber:
     digits: int = 0
 
 
+@lru_cache(maxsize=10_000)  # a gold answer is compared with many
 def normalised(text: str) -> str:
     """The answer with one spelling for what means the same: sizes, spaces, \\dfrac, \\frac12."""
     text = text.strip()
@@ -63,18 +64,13 @@ def normalised(text: str) -> str:
 
 def check_plain(gold: str, extracted: str) -> tuple[bool, str] | None:
     """The fast exact path: the same text, and two plain numbers. None where it cannot decide."""
-    left, right = cached(gold), normalised(extracted)
+    left, right = normalised(gold), normalised(extracted)
     if same_string(left, right):
         return True, "same text"
     gold_number, number = plain_number(left), plain_number(right)
     if gold_number is None or number is None or gold_number.is_percent != number.is_percent:
         return None
     return equal_or_rounded(gold_number, number), "exact numbers"
-
-
-@lru_cache(maxsize=10_000)
-def cached(gold: str) -> str:
-    return normalised(gold)
 
 
 def braced_fraction(match: re.Match[str]) -> str:

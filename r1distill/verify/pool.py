@@ -211,6 +211,10 @@ class VerifierPool:
         """The verdict and how many seconds it took, without the wait for an idle worker and its start."""
         if (verdict := quick_verdict(problem, text, sample)) is not None:
             return verdict, 0.0
+        return self.judge(problem, text, sample)
+
+    def judge(self, problem: Problem, text: str, sample: int) -> tuple[Verdict, float]:
+        """As verify_timed, of what the calling process could not decide."""
         if problem.kind == "code":
             return self.verify_program(problem, text, sample)
         worker = self.idle.get()
@@ -255,7 +259,7 @@ class VerifierPool:
     def verify_many(self, items: Iterable[tuple[Problem, int, str]]) -> Iterator[Verdict]:
         """Verdicts of (problem, sample, text) in the order of the items, which are read only a little ahead."""
         return self.ordered(
-            lambda item: self.verify(item[0], item[2], item[1]),
+            lambda item: self.judge(item[0], item[2], item[1])[0],
             items,
             quick=lambda item: quick_verdict(item[0], item[2], item[1]),
         )

@@ -8,10 +8,10 @@ from typing import Any, get_args
 
 from r1distill.errors import UserError
 from r1distill.problems import code_tests
-from r1distill.records import Kind, Problem
+from r1distill.records import Kind, Problem, Verdict
 from r1distill.store import replacing
 from r1distill.verify.code import CodeSettings
-from r1distill.verify.pool import VerifierPool
+from r1distill.verify.pool import VerifierPool, quick_verdict
 
 KINDS = get_args(Kind)
 NEEDED: dict[str, tuple[str, ...]] = {"math": ("answer",), "choice": ("answer",), "code": ("tests",), "open": ()}
@@ -40,22 +40,28 @@ def rescore_file(
     ):
 
         def judge(item: tuple[Any, Problem, str]) -> dict[str, Any]:
-            name, problem, response = item
-            verdict, seconds = pool.verify_timed(problem, response)
-            return {
-                "id": name,
-                "outcome": verdict.outcome,
-                "extracted": verdict.extracted,
-                "detail": verdict.detail,
-                "seconds": round(seconds, 4),
-            }
+            return to_row(item[0], *pool.judge(item[1], item[2], 0))
 
-        for done, row in enumerate(pool.ordered(judge, read_items(input)), 1):
+        def quick(item: tuple[Any, Problem, str]) -> dict[str, Any] | None:
+            verdict = quick_verdict(item[1], item[2], 0)
+            return None if verdict is None else to_row(item[0], verdict, 0.0)
+
+        for done, row in enumerate(pool.ordered(judge, read_items(input), quick), 1):
             file.write(json.dumps(row) + "\n")
             counts[row["outcome"]] += 1
             if on_progress is not None:
                 on_progress(done)
     return counts
+
+
+def to_row(name: Any, verdict: Verdict, seconds: float) -> dict[str, Any]:
+    return {
+        "id": name,
+        "outcome": verdict.outcome,
+        "extracted": verdict.extracted,
+        "detail": verdict.detail,
+        "seconds": round(seconds, 4),
+    }
 
 
 def read_items(path: Path) -> Iterator[tuple[Any, Problem, str]]:

@@ -31,7 +31,7 @@ TMP_BYTES, TMP_INODES = 64 << 20, 4096
 FIRST_TICK_S, TICK_S = 0.01, 0.04  # how often the memory and CPU time of a running tree are read
 PAGE = resource.getpagesize()
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
-SIGNALLED = 128
+NOT_STARTED = 127  # exit status, as of a shell
 
 
 def main() -> None:
@@ -120,7 +120,7 @@ def run(request: dict, descriptors: list[int], control: socket.socket, config: d
         except BaseException as error:
             os.write(2, f"sandbox: {type(error).__name__}: {error}\n".encode())
         finally:
-            os._exit(SIGNALLED - 1)
+            os._exit(NOT_STARTED)
     for descriptor in descriptors:
         os.close(descriptor)
     end, memory = watch(pid, limits, started, control, config)
@@ -155,7 +155,7 @@ def watch(pid: int, limits: dict, started: float, control: socket.socket, config
             if events:  # the parent wants no more of it, or is gone
                 return "killed", most
             tick = TICK_S
-            memory, cpu = tree_use(config, pid)
+            memory, cpu = tree_use(config)
             most = max(most, memory)
             if memory > limits["resident_bytes"]:
                 return "memory", most
@@ -165,7 +165,7 @@ def watch(pid: int, limits: dict, started: float, control: socket.socket, config
         os.close(process)
 
 
-def members(config: dict, pid: int) -> list[int]:
+def members(config: dict) -> list[int]:
     """The processes of the program. In a PID namespace: all but this one; else: the descendants of this one."""
     pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
     if config["namespaces"]:
@@ -190,10 +190,10 @@ def stat_fields(pid: int) -> list[str]:
         return []
 
 
-def tree_use(config: dict, pid: int) -> tuple[int, float]:
+def tree_use(config: dict) -> tuple[int, float]:
     """(bytes resident, seconds of CPU time) of all processes of the program."""
     memory, cpu = 0, 0.0
-    for other in members(config, pid):
+    for other in members(config):
         fields = stat_fields(other)
         if fields:
             memory += int(fields[21]) * PAGE
@@ -209,7 +209,7 @@ def end_tree(pid: int, config: dict) -> int:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(-1, signal.SIGKILL)
         else:
-            for other in members(config, pid):
+            for other in members(config):
                 try:
                     os.kill(other, signal.SIGKILL)
                 except OSError:
