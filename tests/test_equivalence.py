@@ -101,10 +101,29 @@ def test_what_math_verify_fails_wrongly_passes(gold: str, answer: str) -> None:
         ("3", r"First \boxed{5}. No, \boxed{3}.", "correct"),
         ("5", r"First \boxed{5}. No, \boxed{3}.", "incorrect"),
         ("7", r"It is \boxed{}, or 7.", "no_answer"),
-        ("27", r"It is \boxed{27", "no_answer"),
+        ("3", r"\boxed{5} is wrong, the answer is 3.", "correct"),
+        ("5", r"\boxed{5} is wrong, the answer is 3.", "incorrect"),
+        ("5", r"$\boxed{5}$ is not correct.", "no_answer"),
     ],
 )
-def test_the_last_box_decides_alone(gold: str, reply: str, outcome: str) -> None:
+def test_the_last_box_that_is_not_taken_back_decides_alone(gold: str, reply: str, outcome: str) -> None:
+    assert check(Problem("", answer=gold), reply)[0] == outcome
+
+
+@pytest.mark.parametrize(
+    ("gold", "reply", "outcome"),
+    [
+        ("27", r"It is \boxed{27", "correct"),
+        ("27", r"It is \(\boxed{27\).", "correct"),
+        (r"\frac{1}{2}", r"It is \boxed{\frac{1}{2", "no_answer"),
+        ("3, 5", r"The roots are \boxed{3} and \boxed{5}.", "correct"),
+        ("5", r"The roots are \boxed{3} and \boxed{5}.", "correct"),
+        ("3", r"The roots are \boxed{3} and \boxed{5}.", "incorrect"),
+        ("3, 5", r"At first \boxed{3} seems right, but it cannot be. So \boxed{5}.", "incorrect"),
+        ("18", "She sells 9 eggs; is the answer 12? No.\n#### 18", "correct"),
+    ],
+)
+def test_unclosed_boxes_neighbouring_boxes_and_marked_lines_are_read(gold: str, reply: str, outcome: str) -> None:
     assert check(Problem("", answer=gold), reply)[0] == outcome
 
 

@@ -1,10 +1,10 @@
 """The verdict on one reply, by the kind of its problem. Pure, but endless on hostile replies: workers run it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from r1distill.records import Problem
 from r1distill.verify.choice import DEFAULT_CHOICES, LETTERS, extract_choice, letter_of
-from r1distill.verify.extract import final_answer
+from r1distill.verify.extract import final_answers
 from r1distill.verify.mathematics import check_math
 from r1distill.verify.quick import NO_ANSWER, Fields
 
@@ -20,11 +20,20 @@ def check(problem: Problem, text: str) -> Fields:
 def check_math_reply(problem: Problem, text: str) -> Fields:
     if not (problem.answer or "").strip():
         return "unverifiable", None, "the problem has no answer to compare with"
-    extracted = final_answer(text)
-    if extracted is None:
+    return check_answers(problem.answer or "", final_answers(text))
+
+
+def check_answers(gold: str, answers: Sequence[str]) -> Fields:
+    """The verdict on the readings of a reply's answer: of the first that is right, else of the first."""
+    if not answers:
         return "no_answer", None, NO_ANSWER
-    is_correct, detail = check_math(problem.answer or "", extracted)
-    return "correct" if is_correct else "incorrect", extracted, detail
+    first_detail = ""
+    for answer in answers:
+        is_correct, detail = check_math(gold, answer)
+        if is_correct:
+            return "correct", answer, detail
+        first_detail = first_detail or detail
+    return "incorrect", answers[0], first_detail
 
 
 def check_choice_reply(problem: Problem, text: str) -> Fields:
