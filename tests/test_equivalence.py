@@ -15,7 +15,7 @@ from r1distill.verify.quick import quick_fields
 
 PAIRS = [json.loads(line) for line in (Path(__file__).parent / "data" / "answer_pairs.jsonl").read_text().splitlines()]
 # of 409 equal pairs; each needs more than its two texts say, or is beyond the reader
-NOT_SEEN = 58  # one or two of them hang on the order of sets in sympy
+NOT_SEEN = 54  # one or two of them hang on the order of sets in sympy
 
 
 def says_equal(gold: str, answer: str) -> bool:
@@ -47,8 +47,8 @@ def test_of_pairs_that_the_reader_was_not_made_for_few_are_decided_wrongly() -> 
     """Written for another reader; the numbers are what is left to mend, and may only fall."""
     passed = [(gold, answer) for equal, gold, answer in MORE if not equal and says_equal(gold, answer)]
     missed = [(gold, answer) for equal, gold, answer in MORE if equal and not says_equal(gold, answer)]
-    assert len(passed) <= 8, passed
-    assert len(missed) <= 58, missed
+    assert passed == []
+    assert len(missed) <= 15, missed
 
 
 # Math-Verify 0.9 passes these wrong ones, and fails the right ones below (issues #14, #41, #60, #65, #76 and our own probes)
@@ -70,6 +70,8 @@ def test_of_pairs_that_the_reader_was_not_made_for_few_are_decided_wrongly() -> 
         (r"10^{100}", r"10^{100}+1"),
         (r"2^{100000}", r"2^{100000}+1"),
         (r"e^{\pi\sqrt{163}}", "262537412640768744"),
+        (r"\{2k : k \in \mathbb{Z}\}", r"\{3k : k \in \mathbb{Z}\}"),
+        (r"\{(t, t) : t \in \mathbb{R}\}", r"\{(t, 2t) : t \in \mathbb{R}\}"),
     ],
 )
 def test_what_math_verify_passes_wrongly_fails(gold: str, answer: str) -> None:

@@ -1,5 +1,6 @@
 """From the text of an answer to its items and conditions: what is said, without the sentence around it."""
 
+import itertools
 import re
 from collections.abc import Iterable
 from functools import lru_cache
@@ -46,12 +47,14 @@ def read(text: str) -> Answer:
     """The items of an answer and the conditions on their letters. Raises Unreadable for what is not mathematics."""
     if len(text) > MAX_CHARACTERS:
         raise Unreadable(f"more than {MAX_CHARACTERS:,} characters")
-    text = clean(text)
+    text = LEADS_IN.sub("", clean(text))
     if (said := meaning(text)) is not None:
         return Answer((Node("phrase", (), said),))
     if (number := number_word(text)) is not None:
         return Answer((number_node(str(number)),))
-    if match := re.fullmatch(r"(?:\\(?:text|mathrm)\{)?([0-9A-Fa-f]+)\}?_\{?(\d{1,2})\}?", text):
+    if match := re.fullmatch(r"(?:\\(?:text|mathrm)\{)?([0-9A-Fa-f]+)\}?_\{?(\d{1,2})\}?", text) or re.fullmatch(
+        r"([0-9a-f]*\d[0-9a-f]*) (?:in )?base[- ]?(\d{1,2})", plain(text)
+    ):
         return Answer((based(match[1], int(match[2])),))
     if (marks := circled(text)) is not None:
         return Answer((Node("set", tuple(number_node(str(mark)) for mark in sorted(marks))),))
@@ -94,12 +97,35 @@ def reworded(words: str) -> str | None:
     if match := re.fullmatch(r"(?:all |the )?(?:positive )?(?:divisors|factors) of (\d{1,4})", words):
         n = int(match[1])
         return ", ".join(str(d) for d in range(1, n + 1) if n % d == 0) if n <= MAX_DIVIDED else None
+    if match := REAL_NUMBERS.fullmatch(words):
+        return {
+            "positive": r"(0,\infty)", "negative": r"(-\infty,0)", "non-negative": r"[0,\infty)",
+            "nonnegative": r"[0,\infty)", "non-positive": r"(-\infty,0]", "nonpositive": r"(-\infty,0]",
+            "nonzero": r"\mathbb{R}\setminus\{0\}", "non-zero": r"\mathbb{R}\setminus\{0\}",
+        }[match[1]]  # fmt: skip
+    if match := re.fullmatch(r"(?:all |the |any )?(positive )?(?:integer )?multiples? of (\d{1,6})", words):
+        return rf"{match[2]}k, k \in \mathbb{{Z}}" + ("^+" if match[1] else "")
+    if (match := re.fullmatch(r"([a-z]+)[ -]([a-z]+)", words)) and (part := PARTS.get(match[2].removesuffix("s"))):
+        top = number_word(match[1])
+        return None if top is None else rf"\frac{{{top}}}{{{part}}}"
     if match := re.fullmatch(r"([a-z -]+) (percent|degrees|dollars|cents)", words):
         number = number_word(match[1])
         return None if number is None else f"{number} {match[2]}"
     return None
 
 
+LEADS_IN = re.compile(
+    r"^(?:(?:so|thus|hence|therefore),? )?(?:we (?:get|have|find|obtain)|it is|it's|exactly|precisely)\s+(?=\S)",
+    re.IGNORECASE,
+)
+REAL_NUMBERS = re.compile(
+    r"(?:(?:all|any|the|every|set of)(?: the)? )*"
+    r"(positive|negative|non-?negative|non-?positive|non-?zero) reals?(?: numbers?)?(?: [a-z])?"
+)
+PARTS = {
+    "half": 2, "halve": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7, "eighth": 8,
+    "ninth": 9, "tenth": 10, "hundredth": 100,
+}  # fmt: skip
 MAX_DIVIDED = 5_000
 COMPARED = re.compile(
     r"(?:all |any |every )?(?:real )?(?:numbers? |values? )?(?:of )?([a-z])(?: is| are)?(?: strictly)? "
@@ -215,9 +241,21 @@ def after_statement(tokens: list[Token]) -> list[Token]:
         if words and all(other.kind == "word" or (other.kind == "letter" and other.text in "aA") for other in before):
             if said & TAKEN_BACK:
                 raise Unreadable("a sentence that denies something")
-            if len(said - {"the", "a"}) >= 1 and not (said <= {"min", "max"}):
+            if len(said - {"the", "a"}) >= 1 and not (said <= {"min", "max"}) and not label_follows(tokens, index):
                 return until_comma(tokens[index + 1 :]) if token.kind == "word" else tokens[index + 1 :]
     return tokens
+
+
+def label_follows(tokens: list[Token], index: int) -> bool:
+    """Whether another label with its value comes behind: length = 5, width = 3."""
+    rest = tokens[index + 1 :]
+    return token_is_sign(tokens[index]) and any(
+        one.kind == "word" and (token_is_sign(two) or two.kind == "number") for one, two in itertools.pairwise(rest)
+    )
+
+
+def token_is_sign(token: Token) -> bool:
+    return token.kind == "op" and token.text in (":", "=")
 
 
 def until_comma(tokens: list[Token]) -> list[Token]:
@@ -273,6 +311,12 @@ def items_of(tokens: list[Token]) -> Answer:
             (conditions if items and is_condition(node, items) else items).append(node)
         if clause:
             conditions += clause_conditions(clause, items)
+    if len(items) == 1 and items[0].kind == "image":
+        items, conditions = [items[0].args[0]], [*conditions, *items[0].args[1:]]
+    if len(items) > 1 and items[0].kind == "relation" and items[0].data == ("≠",):  # x ≠ 1, 2
+        items = [
+            item if item.kind == "relation" else Node("relation", (items[0].args[0], item), ("≠",)) for item in items
+        ]
     names = {name for item in items for name in names_in(item)}
     conditions = [
         condition for condition in conditions if names_in(condition.args[0]) & names or condition.data == ("∈",)
@@ -442,6 +486,8 @@ def with_unit(node: Node, rest: list[Token]) -> Node:
     text = re.sub(r"\s*\^\s*\{?\s*(\d)\s*\}?", r"^\1", " ".join(unit)).replace(" / ", "/")
     if text.lower() in ("degree", "degrees"):
         return Node("degrees", (node,))
+    if node.kind == "degrees" and text.lower() in ("c", "f", "celsius", "fahrenheit"):
+        return Node("quantity", (node.args[0],), f"°{text[0].upper()}")
     if text.lower() in ("rad", "radian", "radians"):
         return node
     if node.kind == "relation" and node.data == ("=",):

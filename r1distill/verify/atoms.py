@@ -95,6 +95,13 @@ def letter(reader: "Reader", token: Token) -> Node:
             arguments.append(reader.sum())
         reader.expect(")")
         return Node("call", tuple(arguments), name)
+    if name == "C" and "".join(token.text for token in reader.tokens[reader.position :][:5:2]) == "(,)":
+        reader.take()  # C(10, 3)
+        top = reader.sum()
+        reader.expect(",")
+        bottom = reader.sum()
+        reader.expect(")")
+        return Node("binomial", (top, bottom))
     if name == "e":
         return Node("constant", (), "e")
     if name == "i":
@@ -131,8 +138,11 @@ def subscript(reader: "Reader") -> str:
 def function(reader: "Reader", name: str) -> Node:
     power = None
     base = None
-    if name in ("max", "min") and reader.is_op("=", ":"):
-        return Node("letter", (), {"max": "maximum", "min": "minimum"}[name])
+    if name in ("max", "min"):
+        if reader.is_op("=", ":"):
+            return Node("letter", (), EXTREMES[name])
+        if reader.next.kind == "number" or reader.is_op("-"):  # max 3, min 1
+            return Node("labelled", (reader.sum(),), EXTREMES[name])
     if name == "sqrt":
         return root(reader)
     if name == "log" and reader.is_op("_"):
@@ -210,7 +220,18 @@ def root(reader: "Reader") -> Node:
 
 def fraction(reader: "Reader") -> Node:
     top = reader.short_group()
-    return Node("quotient", (top, reader.short_group()))
+    bottom = reader.short_group()
+    if is_differential(top) and is_differential(bottom):
+        if top.kind == "letter":
+            raise Unreadable("a derivative")
+        return Node("letter", (), f"d{top.args[1].data}/d{bottom.args[-1].data}")
+    return Node("quotient", (top, bottom))
+
+
+def is_differential(node: Node) -> bool:
+    """The d of d/dx, and dx."""
+    d = node.args[0] if node.kind == "product" else node
+    return d == Node("letter", (), "d") and all(part.kind == "letter" for part in node.args)
 
 
 def choose(reader: "Reader") -> Node:
@@ -302,9 +323,16 @@ def bracketed(reader: "Reader", token: Token) -> Node:
     if token.text == "…":
         return Node("dots")
     if token.text == "∠":
-        read_atom(reader)  # ∠A: the angle's name
-        return Node("letter", (), "angle")
+        return Node("letter", (), "∠" + angle_name(reader))
     raise Unreadable(f"{token.text!r} is out of place")
+
+
+def angle_name(reader: "Reader") -> str:
+    """A, or ABC, which is CBA; also `1`."""
+    name = str(read_atom(reader).data) if reader.next.kind == "letter" else reader.take().text
+    while reader.next.kind == "letter" and reader.next.text.isupper() and not reader.next.space:
+        name += reader.take().text
+    return min(name, name[::-1])
 
 
 def brackets(reader: "Reader", opening: str) -> Node:
@@ -364,6 +392,8 @@ def builder(reader: "Reader", items: list[Node]) -> Node:
     head = items[0]
     if head.kind == "relation" and head.data == ("∈",):
         return Node("builder", (head, *conditions))
+    if head.kind != "letter":  # {2k : k ∈ ℤ}
+        return Node("image", (head, *conditions))
     return Node("builder", tuple(conditions))
 
 
@@ -411,6 +441,7 @@ def cases(reader: "Reader") -> Node:
     return Node("cases", tuple(parts))
 
 
+EXTREMES = {"max": "maximum", "min": "minimum"}
 FUNCTION_LETTERS = frozenset(["f", "g", "h", "F", "G", "H", "P", "Q", "p", "q", "r", "R", "N", "T", "S"])
 
 ATOMS: dict[str, Callable[["Reader"], Node]] = {

@@ -43,7 +43,7 @@ def letter_of(content: str, letters: str, choices: Sequence[str] = ()) -> str | 
 
 
 LABELLED = re.compile(
-    r"\$?\s*(?:\\(?:text|textbf|mathrm|mathbf)\s*\{\s*)?\(([A-E])\)\s*\}?\s*(?:\\[ ,:;!]|\\q?quad|[~:.\s])*(.*?)\s*\$?",
+    r"\$?\s*(?:\\(?:text|textbf|mathrm|mathbf)\s*\{\s*)?\(?([A-E])\)\s*\}?\s*(?:\\[ ,:;!]|\\q?quad|[~:.\s])*(.*?)\s*\$?",
     re.DOTALL,
 )
 

@@ -7,7 +7,7 @@ sure decides.
 from collections.abc import Callable, Sequence
 
 from r1distill.verify.answer import read
-from r1distill.verify.families import same_affine_family, same_integer_family
+from r1distill.verify.families import PARAMETERS, same_affine_family, same_integer_family
 from r1distill.verify.items import (
     MAX_ITEMS,
     Verdict,
@@ -20,7 +20,7 @@ from r1distill.verify.items import (
     vector,
 )
 from r1distill.verify.nodes import Answer, Node, number_node
-from r1distill.verify.numeric import letters_of
+from r1distill.verify.numeric import Unknown, letters_of
 from r1distill.verify.realset import real_set
 from r1distill.verify.units import measure
 
@@ -32,7 +32,10 @@ def same_answer(gold: str, answer: str) -> Verdict:
 
 def compare(gold: Answer, answer: Answer) -> Verdict:
     for rule in RULES:
-        verdict = rule(gold, answer)
+        try:
+            verdict = rule(gold, answer)
+        except Unknown:  # a number of thousands of digits beside one that is not exact
+            continue
         if verdict is not None:
             return verdict
     return None
@@ -48,6 +51,8 @@ def by_meaning(gold: Answer, answer: Answer) -> Verdict:
         has_phrase = any(item.kind == "phrase" for item in (ours, theirs) if item is not None)
         return False if has_phrase and not families(gold, answer) else None
     if ours.kind == theirs.kind and ours.kind in ("phrase", "date"):
+        if ours.kind == "phrase" and {ours.data, theirs.data} in ({"odd", "positive odd"}, {"even", "positive even"}):
+            return True  # what is asked for says which numbers are meant
         return ours.data == theirs.data
     if ours.kind == theirs.kind == "time":
         (first, first_sure), (second, second_sure) = ours.data, theirs.data
@@ -79,7 +84,7 @@ def phrase_is(said: str, node: Node) -> Verdict:
     if said == "constant functions":
         is_function = node.kind == "relation" and node.args[0].kind == "call"
         return is_function and node.args[1].kind == "letter" and node.args[1] not in node.args[0].args
-    if said in ("odd", "even", "squares", "primes"):
+    if said in (*PARITIES, "squares", "primes"):
         return None
     return False
 
@@ -107,6 +112,7 @@ def by_labels(gold: Answer, answer: Answer) -> Verdict:
     return None
 
 
+PARITIES = ("odd", "even", "positive odd", "positive even")
 LABEL_WORDS = {
     "min": "minimum",
     "max": "maximum",
@@ -205,7 +211,7 @@ def tuple_items(answer: Answer) -> Sequence[Node] | None:
 def by_families(gold: Answer, answer: Answer) -> Verdict:
     """Answers with a letter that runs through the integers or the reals."""
     if not families(gold, answer):
-        return None
+        return True if renamed_parameter(gold, answer) else None
     for rule in (same_integer_family, same_affine_family):
         verdict = rule(gold, answer)
         if verdict is not None:
@@ -213,11 +219,24 @@ def by_families(gold: Answer, answer: Answer) -> Verdict:
     return None
 
 
+def renamed_parameter(gold: Answer, answer: Answer) -> bool:
+    """n = 4k + 1 and n = 4m + 1, where nothing says what k and m are."""
+    ours, theirs = only(gold), only(answer)
+    if ours is None or theirs is None or any(node.kind != "relation" or node.data != ("=",) for node in (ours, theirs)):
+        return False
+    if ours.args[0] != theirs.args[0] or ours.args[0].kind != "letter":
+        return False
+    letters = [letters_of(node.args[1]) for node in (ours, theirs)]
+    if letters[0] == letters[1] or any(len(each) != 1 or not each <= PARAMETERS for each in letters):
+        return False
+    return same_integer_family(gold, answer) is True
+
+
 def families(gold: Answer, answer: Answer) -> bool:
     return any(
         each.conditions
         or any(item.kind in ("congruence", "divides") or has_constants(item) for item in each.items)
-        or any(item.kind == "phrase" and item.data in ("odd", "even", "squares") for item in each.items)
+        or any(item.kind == "phrase" and item.data in (*PARITIES, "squares") for item in each.items)
         for each in (gold, answer)
     )
 

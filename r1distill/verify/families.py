@@ -13,6 +13,8 @@ STEPS = 150  # of the letter, in both directions
 INTEGER_DOMAINS = {"Z": None, "N": 1, "Z+": 1, "Z0+": 0, "N+": 1, "N*": 1, "N0+": 0}
 REAL_DOMAINS = frozenset(("R", "C", "Q"))
 SAMPLES = 7
+PARAMETERS = frozenset(("k", "n", "m", "l", "ell", "t", "j"))  # what a letter that runs is called where nothing says so
+NO_VALUES = frozenset(("congruence", "divides", "phrase", "tuple", "set", "relation"))
 TOLERANCE = context.mpf(10) ** -20
 
 
@@ -21,6 +23,7 @@ TOLERANCE = context.mpf(10) ** -20
 
 def same_integer_family(gold: Answer, answer: Answer) -> bool | None:
     """Whether two sets of numbers, each given by a letter that runs through integers, agree within a window."""
+    gold, answer = with_parameter(gold, answer), with_parameter(answer, gold)
     ours, theirs = integer_values(gold), integer_values(answer)
     if ours is None or theirs is None:
         points = integer_points(gold), integer_points(answer)
@@ -30,7 +33,34 @@ def same_integer_family(gold: Answer, answer: Answer) -> bool | None:
         return False
     if not mine and not others:
         return None
+    says_parity = any(item.kind == "phrase" and item.data in ("odd", "even") for item in (*gold.items, *answer.items))
+    if says_parity and not all(any(number <= 0 for number in each) for each in (mine, others)):
+        mine, others = ([number for number in each if number > 0] for each in (mine, others))
     return len(mine) == len(others) and all(abs(one - two) < TOLERANCE for one, two in zip(mine, others, strict=True))
+
+
+def with_parameter(answer: Answer, other: Answer) -> Answer:
+    """2πn beside 2πk, k ∈ ℤ: n is taken to run through what k runs through; beside a congruence through the integers."""
+    if answer.conditions or not answer.items:
+        return answer
+    values = [item.args[1] if item.kind == "relation" and item.data == ("=",) else item for item in answer.items]
+    heads = {item.args[0].data for item in answer.items if item.kind == "relation"}
+    letters = frozenset().union(*map(letters_of, values)) - heads
+    if len(letters) != 1 or not letters <= PARAMETERS or any(item.kind in NO_VALUES for item in values):
+        return answer
+    letter = Node("letter", (), next(iter(letters)))
+    running_letters = {condition.args[0] for condition in other.conditions if condition.kind == "relation"}
+    if len(running_letters) == 1:
+        [theirs] = running_letters
+        if theirs.kind != "letter":
+            return answer
+        conditions = tuple(
+            Node("relation", (letter, *condition.args[1:]), condition.data) for condition in other.conditions
+        )
+        return Answer(answer.items, answer.separators, conditions)
+    if running_letters:
+        return answer
+    return Answer(answer.items, answer.separators, (Node("relation", (letter, Node("named", (), "Z")), ("∈",)),))
 
 
 def integer_values(answer: Answer) -> tuple[list[Any], str] | None:
@@ -170,8 +200,9 @@ def coordinates(answer: Answer) -> list[Node] | None:
 
 
 def phrase_values(said: str) -> list[Fraction] | None:
-    if said in ("odd", "even"):
-        return [Fraction(n) for n in range(1, WINDOW + 1) if n % 2 == (said == "odd")]
+    if said.removeprefix("positive ") in ("odd", "even"):
+        least = 1 if said.startswith("positive") else -WINDOW
+        return [Fraction(n) for n in range(least, WINDOW + 1) if n % 2 == (said.endswith("odd"))]
     if said == "squares":
         return [Fraction(n * n) for n in range(0, 6)]
     return None

@@ -140,6 +140,8 @@ def same_item(gold: Node, answer: Node, discrete: bool | None = None) -> Verdict
         return same_quantity(gold, answer)
     if gold.kind == "relation" or answer.kind == "relation":
         return same_relation(gold, answer, discrete)
+    if gold.kind == answer.kind == "phrase":
+        return gold.data == answer.data
     if gold.kind == answer.kind == "words":
         return same_phrase(gold.data, answer.data)
     if "restricted" in (gold.kind, answer.kind):
@@ -248,7 +250,8 @@ def same_percent(gold: Node, answer: Node) -> Verdict:
 def is_rounding(first: Node, second: Node) -> bool:
     """Whether one is a decimal of at least LEAST_DIGITS digits, and the rounded value of the other, which no decimal is.
 
-    85.71 stands for 600/7; an irrational number needs LEAST_DIGITS_OF_IRRATIONALS: too much else begins like 3.14.
+    85.71 stands for 600/7; an irrational number needs LEAST_DIGITS_OF_IRRATIONALS: too much else begins like 3.14. Where
+    the gold answer is the rounded one, whoever knows more than it says is right.
     """
     for decimal, exact in ((first, second), (second, first)):
         sign = -1 if decimal.kind == "negative" else 1
@@ -261,7 +264,10 @@ def is_rounding(first: Node, second: Node) -> bool:
             continue
         if isinstance(true, Fraction) and not is_periodic(true):
             continue
-        if not isinstance(true, Fraction) and number.data[1] < LEAST_DIGITS_OF_IRRATIONALS:
+        is_gold = decimal is first
+        if not isinstance(true, Fraction) and number.data[1] < (
+            LEAST_DIGITS if is_gold else LEAST_DIGITS_OF_IRRATIONALS
+        ):
             continue
         places = decimal_places(number)
         difference = abs(inexact(true) - sign * inexact(number.data[0]))
@@ -384,6 +390,9 @@ def same_arrangement(gold: Node, answer: Node) -> Verdict:
     if ours is None or theirs is None:
         return False if is_scalar(gold) != is_scalar(answer) else None
     (rows, cells), (other_rows, other_cells) = ours, theirs
+    if UNIT_VECTORS & (letters_of(gold) | letters_of(answer)):  # i + j lies in space where the other has three parts
+        zeros = (number_node("0"),) * abs(len(cells) - len(other_cells))
+        cells, other_cells = ((*part, *zeros[: 3 - len(part)]) if zeros else part for part in (cells, other_cells))
     if len(cells) != len(other_cells) or (rows != other_rows and 1 not in (rows, len(cells) // rows)):
         return False
     if rows != other_rows and not (is_line(rows, cells) and is_line(other_rows, other_cells)):
@@ -407,9 +416,16 @@ def vector(node: Node) -> Sequence[Node] | None:
 def arrangement(node: Node) -> tuple[int, tuple[Node, ...]] | None:
     """(rows, entries) of a tuple, a matrix, or a multiple of one."""
     if node.kind == "tuple":
+        if len({len(row.args) if row.kind == "tuple" and row.data == "[]" else 0 for row in node.args} | {0}) == 2 and (
+            node.data == "[]" and node.args[0].kind == "tuple"
+        ):  # [[1, 2], [3, 4]]
+            return len(node.args), tuple(cell for row in node.args for cell in row.args)
         return 1, node.args
     if node.kind == "matrix":
         return node.data[0], node.args
+    if node.kind == "power" and node.args[1] == Node("letter", (), "T"):
+        inner = arrangement(node.args[0])
+        return transposed(*inner) if inner else None
     if node.kind == "function" and node.data == "diag":
         size = len(node.args)
         zero = number_node("0")
@@ -424,11 +440,17 @@ def arrangement(node: Node) -> tuple[int, tuple[Node, ...]] | None:
         size = int(match[1])
         return size, tuple(number_node(str(int(i == j))) for i in range(size) for j in range(size))
     if UNIT_VECTORS & letters_of(node):
-        return 1, tuple(coordinate(node, name) for name in ("uniti", "unitj", "unitk"))
+        names = ("uniti", "unitj", "unitk") if "unitk" in letters_of(node) else ("uniti", "unitj")
+        return 1, tuple(coordinate(node, name) for name in names)
     if node.kind == "negative":
         inner = arrangement(node.args[0])
         return None if inner is None else (inner[0], tuple(Node("negative", (cell,)) for cell in inner[1]))
     return None
+
+
+def transposed(rows: int, cells: tuple[Node, ...]) -> tuple[int, tuple[Node, ...]]:
+    columns = len(cells) // rows
+    return columns, tuple(cells[row * columns + column] for column in range(columns) for row in range(rows))
 
 
 UNIT_VECTORS = frozenset(("uniti", "unitj", "unitk"))
@@ -444,17 +466,23 @@ def same_relation(gold: Node, answer: Node, discrete: bool | None) -> Verdict:
     ours, theirs = definition(gold, answer), definition(answer, gold)
     if ours is not None and theirs is not None:
         (name, node), (other_name, other) = ours, theirs
-        if name and other_name and name != other_name:
+        if name and other_name and name != other_name and not is_graph(gold, answer):
             are_curves = single_equation(gold) and single_equation(answer) and letters_of(gold) == letters_of(answer)
             return same_curve(gold, answer) if are_curves else False
         if contradicts(gold) or contradicts(answer):
             return False
         return same_item(node, other, discrete)
     if single_equation(gold) and single_equation(answer):
-        return same_curve(gold, answer)
+        return True if solves(gold, answer) or solves(answer, gold) else same_curve(gold, answer)
     if (gold.kind == "relation") != (answer.kind == "relation"):
         return False if is_scalar(gold) or is_scalar(answer) else None
     return None
+
+
+def is_graph(gold: Node, answer: Node) -> bool:
+    """y = 2x + 1 and f(x) = 2x + 1."""
+    heads = {head.kind: head for head in (gold.args[0], answer.args[0])} if gold.args and answer.args else {}
+    return heads.keys() == {"letter", "call"} and heads["letter"].data == "y" and len(heads["call"].args) == 1
 
 
 def single_equation(node: Node) -> bool:
@@ -522,6 +550,33 @@ def contradicts(node: Node) -> bool:
     return any(
         is_scalar(one) and is_scalar(two) and same_scalar(one, two) is False for one, two in itertools.pairwise(values)
     )
+
+
+def solves(graph: Node, equation: Node) -> bool:
+    """Whether y = 1/x is what xy = 1 says: it holds there at every point, and y enters it linearly, so that none is lost."""
+    letter, height = graph.args
+    names = letters_of(graph)
+    if letter.kind != "letter" or letter.data in letters_of(height) or len(names) < 2 or names != letters_of(equation):
+        return False
+    if not all(map(is_scalar, (height, *equation.args))):
+        return False
+    difference = Node("sum", (equation.args[0], Node("negative", (equation.args[1],))))
+    agreed = 0
+    for letters in assignments(names, False):
+        try:
+            y = value(height, letters)
+            at, above, twice = (value(difference, {**letters, letter.data: y + step}) for step in (0, 1, 2))
+        except Unknown:
+            continue
+        tolerance = context.mpf(10) ** -20 * (1 + abs(inexact(above)))
+        if (
+            abs(inexact(at)) > tolerance
+            or abs(inexact(above)) <= tolerance
+            or abs(inexact(twice - 2 * above)) > tolerance
+        ):
+            return False
+        agreed += 1
+    return agreed >= 4
 
 
 def same_curve(gold: Node, answer: Node) -> Verdict:

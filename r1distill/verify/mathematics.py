@@ -23,6 +23,7 @@ MAX_ANSWER_CHARACTERS = 2_000
 GUARD_DIGITS = 30  # Math-Verify chops differences below about 1e-15 to 0, so that 1/2^99 passes for 1/2^98
 GUARD_RELATIVE = sympy.Float("1e-9")
 HAS_WORDS = re.compile(r"\\(?:text|mathrm|mbox)\w*\s*\{[^}]*[a-zA-Z]{2}|(?<![\\a-zA-Z])[a-zA-Z]{4,}")
+LETTER_LIST = re.compile(r"\(?[A-H]\)?(?:(?:,|,? and) ?\(?[A-H]\)?)+")
 LATEX = [LatexExtractionConfig(boxed_match_priority=0)]
 
 logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns at every start that its own timeout is off
@@ -48,6 +49,8 @@ def check_math(gold: str, extracted: str) -> tuple[bool, str]:
 
 def check_choice(gold: str, extracted: str) -> tuple[bool, str] | None:
     """(B) 12 is B and is 12; two letters decide alone."""
+    if re.fullmatch("[A-H]{2,8}", gold) and LETTER_LIST.fullmatch(extracted.strip()):  # ABD and A, B, D
+        return gold == "".join(re.findall("[A-H]", extracted)), "letters of choices"
     ours, theirs = labelled_choice(gold), labelled_choice(extracted)
     if ours is None and theirs is None:
         return None
@@ -80,7 +83,9 @@ def check_words(gold: str, extracted: str) -> tuple[bool, str] | None:
 
 
 def check_symbolic(gold: str, extracted: str) -> tuple[bool, str]:
-    """Math-Verify's opinion, with its known false positives on tiny constants overruled."""
+    """Math-Verify's opinion, with its known false positives overruled: tiny constants, and equations read as 0."""
+    if ("=" in gold) != ("=" in extracted):
+        return False, "an equation and none"
     for left in parsed(gold):
         for right in parsed(extracted):
             if compared(left, right):

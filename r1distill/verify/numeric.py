@@ -4,7 +4,6 @@ Rational arithmetic is exact below MAX_BITS. What would be larger, a tower of po
 that agree in their first digits are not the same number.
 """
 
-import itertools
 import math
 import operator
 import random
@@ -23,6 +22,7 @@ MAX_FACTORIAL = 3_000
 MAX_TERMS = 2_000
 MAX_EXPONENT_BITS = 4_000  # of a number that is not exact: beyond, its digits say nothing of it
 POINTS = 6
+CONFIRMING_DIGITS = 1_250  # more than any single term below MAX_EXPONENT_BITS is away from 1: e^-500 + 1 is not 1
 context = mpmath.mp.clone()
 context.dps = DIGITS
 
@@ -465,20 +465,33 @@ def same_expression(first: Node, second: Node, discrete: bool | None = None) -> 
         discrete = is_discrete(first) or is_discrete(second)
     complex_is_meant = has_constant_i(first) or has_constant_i(second)
     agreed = 0
-    both = itertools.chain(
-        assignments(names, discrete), assignments(names, True) if has_steps(first) or has_steps(second) else ()
-    )
-    for letters in both:
-        try:
-            left, right = value(first, letters), value(second, letters)
-        except Unknown:
-            continue
-        if not complex_is_meant and not (is_real(left) and is_real(right)):
-            continue  # outside the domain of one of them
-        if not same_value(left, right) and not near_zero(left, right):
-            return False
-        agreed += 1
+    for kind in (discrete, True) if has_steps(first) or has_steps(second) else (discrete,):
+        points = 0
+        for letters in assignments(names, kind):
+            try:
+                left, right = value(first, letters), value(second, letters)
+            except Unknown:
+                continue
+            if not complex_is_meant and not (is_real(left) and is_real(right)):
+                continue  # outside the domain of one of them
+            if not same_value(left, right) and not near_zero(left, right):
+                return False
+            points += 1
+            if points == POINTS:
+                break
+        agreed += points
     return True if agreed >= 3 else None
+
+
+def is_confirmed(first: Node, second: Node) -> bool:
+    """Whether two values that agree to DIGITS still do with CONFIRMING_DIGITS."""
+    context.dps = CONFIRMING_DIGITS
+    try:
+        return same_value(value(first), value(second), CONFIRMING_DIGITS - 20)
+    except Unknown:
+        return True
+    finally:
+        context.dps = DIGITS
 
 
 def has_steps(node: Node) -> bool:
@@ -499,12 +512,36 @@ def has_constant_i(node: Node) -> bool:
 
 
 def same_constant(first: Node, second: Node) -> bool | None:
+    """As same_expression, without letters. A bare log may be natural or decimal: beside an ln it has to hold for both."""
+    natural = equal_constants(first, second)
+    logarithms = [{name for name in ("log", "ln") if has_function(node, name)} for node in (first, second)]
+    if "log" not in logarithms[0] | logarithms[1]:
+        return natural
+    decimal = equal_constants(decimal_logarithms(first), decimal_logarithms(second))
+    if logarithms in ([{"log"}, {"ln"}], [{"ln"}, {"log"}]):
+        return decimal if natural else natural
+    return decimal or natural
+
+
+def has_function(node: Node, name: str) -> bool:
+    is_it = node.kind == "function" and node.data == name and len(node.args) == 1
+    return is_it or any(has_function(child, name) for child in node.args)
+
+
+def decimal_logarithms(node: Node) -> Node:
+    """The tree with log as log₁₀ where it has no base."""
+    data = "lg" if node.kind == "function" and node.data == "log" and len(node.args) == 1 else node.data
+    return Node(node.kind, tuple(map(decimal_logarithms, node.args)), data)
+
+
+def equal_constants(first: Node, second: Node) -> bool | None:
     try:
         left, right = value(first), value(second)
     except Unknown:
         return None
     if same_value(left, right):
-        return True
+        is_exact = isinstance(left, Fraction) and isinstance(right, Fraction)
+        return is_exact or has_kind(first, {"series"}) or has_kind(second, {"series"}) or is_confirmed(first, second)
     if not isinstance(left, Fraction) or not isinstance(right, Fraction):
         tiny = context.mpf(10) ** (-DIGITS + 12)
         if abs(inexact(left)) < tiny and abs(inexact(right)) < tiny:

@@ -7,7 +7,8 @@ ARTICLES = frozenset(["a", "an", "the"])
 FILLERS = ARTICLES | frozenset(
     (
         "is are was it its that this they will would be always wins win winner answer final option choice "
-        "therefore so hence must has have does number numbers value values player team triangle solution triangles"
+        "therefore so hence must has have does number numbers value values player team triangle solution triangles it's series "
+        "sequence integral locus curve falls on"
     ).split()
 )
 NEGATIONS = frozenset("not no neither nor never none non cannot isn't doesn't don't without impossible".split())
@@ -31,6 +32,8 @@ CIRCLED = {chr(0x2460 + n): n + 1 for n in range(20)}
 MEANINGS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), meaning)
     for pattern, meaning in (
+        (r"(?:yes|true|correct)(?:[,:;] .*)?", "yes"),
+        (r"(?:no|false|incorrect)(?:[,:;] .*)?", "no"),
         (r"(?:there (?:are|is|exists?) )?(?:no|none|not any) ?(?:such )?(?:real |integer |positive |valid |possible )*"
          r"(?:solutions?|roots?|answers?|values?|numbers?|integers?|functions?|pairs?|triples?|polynomials?)?"
          r"(?: exists?| satisf\w+.*| in .*)?", "none"),
@@ -38,10 +41,8 @@ MEANINGS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(?:the )?(?:empty|null) set", "none"),
         (r"(?:the )?(?:(?:limit|integral|sum|value|derivative|inverse|it) )?(?:does not|doesn't|do not) exist|dne|undefined|"
          r"(?:is )?not defined|(?:it )?diverges?|divergent", "undefined"),
-        (r"(?:there are )?(?:an )?infinite(?:ly)?(?: many)?(?: number of)? ?(?:real |integer )?(?:solutions?|values?|pairs?)?",
-         "infinitely many"),
-        (r"(?:yes|true|correct)(?:[,:;] .*)?", "yes"),
-        (r"no|false|incorrect", "no"),
+        (r"(?:there (?:are|is) )?(?:an )?infinite(?:ly)?(?: many)?(?: number of)? ?(?:real |integer )?"
+         r"(?:solutions?|values?|pairs?|(?:of )?them)?", "infinitely many"),
         (r"(?:for )?(?:all|any|every|each)(?: of the)?(?: possible)? reals?(?: numbers?)?(?: [a-z])?|"
          r"(?:the )?(?:set of )?(?:all )?real numbers", "reals"),
         (r"(?:all |the )?(?:prime numbers?|primes)|(?:[a-z] is )(?:a )?(?:prime(?: number)?)|(?:all |any )?prime [a-z]",
@@ -49,10 +50,11 @@ MEANINGS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(?:f is )?(?:the |an )?identity(?: function)?", "identity"),
         (r"(?:all |any |the )?constant functions?", "constant functions"),
         (r"(?:a )?right angle", "right angle"),
-        (r"(?:[a-z] is )?(?:all |any |every )?(?:the )?(?:positive )?"
-         r"odd(?: positive)?(?: (?:integers?|numbers?))?(?: [a-z])?", "odd"),
-        (r"(?:[a-z] is )?(?:all |any |every )?(?:the )?(?:positive )?"
-         r"even(?: positive)?(?: (?:integers?|numbers?))?(?: [a-z])?", "even"),
+        *(
+            (rf"(?:[a-z] (?:is )?)?(?:all |any |every )?(?:the )?{words}(?: (?:integers?|numbers?))?(?: [a-z])?", said)
+            for parity in ("odd", "even")
+            for words, said in ((parity, parity), (f"(?:positive {parity}|{parity} positive)", f"positive {parity}"))
+        ),
         (r"(?:all |any |every )?perfect squares?", "squares"),
     )
 )  # fmt: skip
@@ -137,7 +139,12 @@ def clock_time(text: str) -> tuple[int, bool] | None:
 
 def calendar_date(text: str) -> tuple[int, int, int | None] | None:
     """(month, day, year) of `March 14, 2023`, `14 March 2023`, `March 14th`."""
-    words = re.sub(r"(\d)(?:st|nd|rd|th)\b", r"\1", plain(text)).replace(",", " ").replace(" of ", " ").split()
+    words = (
+        re.sub(r"(\d)(?:st|nd|rd|th)\b", r"\1", plain(text).removeprefix("the "))
+        .replace(",", " ")
+        .replace(" of ", " ")
+        .split()
+    )
     if not 2 <= len(words) <= 3 or sum(word in MONTHS for word in words) != 1:
         return None
     month = next(MONTHS[word] for word in words if word in MONTHS)

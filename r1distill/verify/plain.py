@@ -137,15 +137,17 @@ def signed_decimal(text: str) -> Fraction | None:
     return -number.value if text.startswith("-") else number.value
 
 
-def equal_or_rounded(first: PlainNumber, second: PlainNumber) -> bool:
-    if first.value == second.value:
+def equal_or_rounded(gold: PlainNumber, answer: PlainNumber) -> bool:
+    if gold.value == answer.value:
         return True
-    exact, decimal = (second, first) if first.digits else (first, second)
-    if exact.digits or decimal.digits < LEAST_DIGITS or not is_periodic(exact.value):
+    exact, decimal = (answer, gold) if gold.digits else (gold, answer)
+    least = LEAST_DIGITS - (decimal is gold)  # a gold answer is rounded by whoever wrote it
+    if exact.digits or decimal.digits < least or not is_periodic(exact.value):
         return False
-    # Both rounding and cutting off are within one unit of the last digit written.
     unit = Fraction(10) ** (magnitude(decimal.value) + 1 - decimal.digits)
-    return abs(exact.value - decimal.value) < unit
+    # 0.6666 for 2/3, cut off, shows what repeats; 3.142 for 22/7 does not, and is rather pi
+    is_cut_off_seen = not is_periodic(exact.value * 99)
+    return abs(exact.value - decimal.value) < (unit if is_cut_off_seen else unit * Fraction("0.5000001"))
 
 
 def is_periodic(value: Fraction) -> bool:

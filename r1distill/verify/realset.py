@@ -153,6 +153,10 @@ def relation(node: Node) -> RealSet | None:
         return None
     index = names[0]
     name = operands[index]
+    if signs == ("≠",) and name.kind == "letter" and operands[1 - index].kind == "plusminus":
+        point = operands[1 - index].args[0]
+        points = without(bound(point)), without(bound(Node("negative", (point,))))
+        return RealSet(intersect_all(list(points)).intervals, name.data)
     if signs == ("≠",):
         return RealSet(without(bound(operands[1 - index])).intervals, name.data) if name.kind == "letter" else None
     if "≠" in signs:

@@ -149,6 +149,8 @@ def clean(text: str) -> str:
         .replace("{=}", "=")
         .replace("\\%", "%")
     )
+    text = re.sub(r"\\underline\s*\{([^{}]*)\}", r"\1", text)
+    text = re.sub(r"\\triangle\s+(?=[A-Z]{3})", "", text)
     text = text.replace("\\colon", ":").replace("\\,\\!", "")
     text = THOUSANDS.sub(lambda number: re.sub(r"\D", "", number[0]), text)
     text = re.sub(r"(\d)\{,\}(\d)", r"\1,\2", text)
