@@ -403,9 +403,18 @@ def same_value(first: Number, second: Number, digits: int = DIGITS - 15) -> bool
     """Exactly for rationals, else to `digits` significant digits."""
     if isinstance(first, Fraction) and isinstance(second, Fraction):
         return first == second
+    if first and second and abs(size_in_bits(first) - size_in_bits(second)) > 3:
+        return False  # also where an exact one has too many digits to stand beside one that is not
     left, right = inexact(first), inexact(second)
     largest = max(abs(left), abs(right))
     return abs(left - right) <= context.mpf(10) ** -digits * largest
+
+
+def size_in_bits(number: Number) -> int:
+    """The power of two next to a number that is not 0, to within 2."""
+    if isinstance(number, Fraction):
+        return number.numerator.bit_length() - number.denominator.bit_length()
+    return context.mag(number)
 
 
 def letters_of(node: Node) -> frozenset[str]:
@@ -544,6 +553,9 @@ def equal_constants(first: Node, second: Node) -> bool | None:
         return is_exact or has_kind(first, {"series"}) or has_kind(second, {"series"}) or is_confirmed(first, second)
     if not isinstance(left, Fraction) or not isinstance(right, Fraction):
         tiny = context.mpf(10) ** (-DIGITS + 12)
-        if abs(inexact(left)) < tiny and abs(inexact(right)) < tiny:
+        if (
+            all(not number or size_in_bits(number) < 0 for number in (left, right))
+            and max(abs(inexact(left)), abs(inexact(right))) < tiny
+        ):
             return is_zero_of_noise(first, {}) and is_zero_of_noise(second, {})
     return False
