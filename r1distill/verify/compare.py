@@ -7,20 +7,12 @@ sure decides.
 from collections.abc import Callable, Sequence
 
 from r1distill.verify.answer import read
+from r1distill.verify.arrangements import vector
+from r1distill.verify.equations import base_name
 from r1distill.verify.families import PARAMETERS, same_affine_family, same_integer_family
-from r1distill.verify.items import (
-    MAX_ITEMS,
-    Verdict,
-    base_name,
-    every,
-    is_scalar,
-    same_item,
-    same_multiset,
-    signs,
-    vector,
-)
-from r1distill.verify.nodes import Answer, Node, number_node
-from r1distill.verify.numeric import Unknown, letters_of
+from r1distill.verify.items import MAX_ITEMS, every, same_item, same_multiset, signs
+from r1distill.verify.nodes import Answer, Node, Verdict, is_scalar, letters_of, number_node
+from r1distill.verify.numeric import Unknown
 from r1distill.verify.realset import real_set
 from r1distill.verify.units import measure
 

@@ -4,9 +4,10 @@ from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from typing import Any
 
+from r1distill.verify.expressions import assignments
 from r1distill.verify.items import signs
-from r1distill.verify.nodes import Answer, Node
-from r1distill.verify.numeric import Unknown, assignments, context, inexact, is_real, letters_of, real, value
+from r1distill.verify.nodes import Answer, Node, letters_of
+from r1distill.verify.numeric import Unknown, context, inexact, is_real, real, value
 
 WINDOW = 30  # values of size up to this are compared
 STEPS = 150  # of the letter, in both directions

@@ -5,24 +5,15 @@ unit, a name), the other may add.
 """
 
 import itertools
-import re
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from typing import Any
 
-from r1distill.verify.nodes import Node, number_node
-from r1distill.verify.numeric import (
-    Unknown,
-    assignments,
-    context,
-    has_kind,
-    inexact,
-    is_discrete,
-    letters_of,
-    same_expression,
-    same_value,
-    value,
-)
+from r1distill.verify.arrangements import UNIT_VECTORS, arrangement, is_line, is_matrix
+from r1distill.verify.equations import definition, is_graph, is_name, same_curve, single_equation, solves
+from r1distill.verify.expressions import same_expression
+from r1distill.verify.nodes import Node, Verdict, is_scalar, letters_of, number_node
+from r1distill.verify.numeric import Unknown, context, inexact, value
 from r1distill.verify.phrases import same_phrase
 from r1distill.verify.plain import LEAST_DIGITS, is_periodic
 from r1distill.verify.realset import integers_of
@@ -30,14 +21,6 @@ from r1distill.verify.units import measure
 
 LEAST_DIGITS_OF_IRRATIONALS = 8  # 3.1416 is also a rounded 355/113
 MAX_ITEMS = 60
-SCALARS = frozenset(
-    (
-        "number letter constant sum product quotient negative power root percent degrees factorial factorial2 "
-        "binomial function series based"
-    ).split()
-)
-
-Verdict = bool | None
 
 
 def signs(node: Node) -> list[Node]:
@@ -186,18 +169,6 @@ def unwrapped(node: Node) -> Node:
             return operands[1]
         return Node("relation", operands, signs_left)
     return node
-
-
-def is_scalar(node: Node) -> bool:
-    if node.kind == "cases" or (node.kind == "function" and node.data == "det"):
-        return True
-    return node.kind in SCALARS and not has_kind(
-        node, {"matrix", "tuple", "set", "relation", "plusminus", "call", "named"} | {"ratio"}
-    )
-
-
-def is_matrix(node: Node) -> bool:
-    return has_kind(node, {"matrix"}) and not (node.kind == "function" and node.data == "det")
 
 
 def same_scalar(gold: Node, answer: Node, discrete: bool | None = None) -> Verdict:
@@ -404,63 +375,6 @@ def same_arrangement(gold: Node, answer: Node) -> Verdict:
     return every(same_item(one, two) for one, two in zip(cells, other_cells, strict=True))
 
 
-def is_line(rows: int, cells: Sequence[Node]) -> bool:
-    return rows in (1, len(cells))
-
-
-def vector(node: Node) -> Sequence[Node] | None:
-    found = arrangement(node) if is_matrix(node) else None
-    return found[1] if found is not None and is_line(*found) else None
-
-
-def arrangement(node: Node) -> tuple[int, tuple[Node, ...]] | None:
-    """(rows, entries) of a tuple, a matrix, or a multiple of one."""
-    if node.kind == "tuple":
-        if len({len(row.args) if row.kind == "tuple" and row.data == "[]" else 0 for row in node.args} | {0}) == 2 and (
-            node.data == "[]" and node.args[0].kind == "tuple"
-        ):  # [[1, 2], [3, 4]]
-            return len(node.args), tuple(cell for row in node.args for cell in row.args)
-        return 1, node.args
-    if node.kind == "matrix":
-        return node.data[0], node.args
-    if node.kind == "power" and node.args[1] == Node("letter", (), "T"):
-        inner = arrangement(node.args[0])
-        return transposed(*inner) if inner else None
-    if node.kind == "function" and node.data == "diag":
-        size = len(node.args)
-        zero = number_node("0")
-        return size, tuple(node.args[i] if i == j else zero for i in range(size) for j in range(size))
-    if node.kind in ("product", "quotient") and len(node.args) == 2:
-        for factor, matrix in (node.args, node.args[::-1]):
-            inner = arrangement(matrix)
-            if inner is not None and is_scalar(factor) and (node.kind == "product" or matrix is node.args[0]):
-                parts = ((cell, factor) if node.kind == "quotient" else (factor, cell) for cell in inner[1])
-                return inner[0], tuple(Node(node.kind, pair) for pair in parts)
-    if node.kind == "letter" and (match := re.fullmatch(r"I_(\d)", node.data)):
-        size = int(match[1])
-        return size, tuple(number_node(str(int(i == j))) for i in range(size) for j in range(size))
-    if UNIT_VECTORS & letters_of(node):
-        names = ("uniti", "unitj", "unitk") if "unitk" in letters_of(node) else ("uniti", "unitj")
-        return 1, tuple(coordinate(node, name) for name in names)
-    if node.kind == "negative":
-        inner = arrangement(node.args[0])
-        return None if inner is None else (inner[0], tuple(Node("negative", (cell,)) for cell in inner[1]))
-    return None
-
-
-def transposed(rows: int, cells: tuple[Node, ...]) -> tuple[int, tuple[Node, ...]]:
-    columns = len(cells) // rows
-    return columns, tuple(cells[row * columns + column] for column in range(columns) for row in range(rows))
-
-
-UNIT_VECTORS = frozenset(("uniti", "unitj", "unitk"))
-
-
-def coordinate(node: Node, name: str) -> Node:
-    """The coefficient of a unit vector in a sum of multiples of them: the sum with that one being 1 and the others 0."""
-    return rename(node, {other: number_node(str(int(other == name))) for other in UNIT_VECTORS})
-
-
 def same_relation(gold: Node, answer: Node, discrete: bool | None) -> Verdict:
     """Equations: of the same name, the same value; else the same curve."""
     ours, theirs = definition(gold, answer), definition(answer, gold)
@@ -479,67 +393,6 @@ def same_relation(gold: Node, answer: Node, discrete: bool | None) -> Verdict:
     return None
 
 
-def is_graph(gold: Node, answer: Node) -> bool:
-    """y = 2x + 1 and f(x) = 2x + 1."""
-    heads = {head.kind: head for head in (gold.args[0], answer.args[0])} if gold.args and answer.args else {}
-    return heads.keys() == {"letter", "call"} and heads["letter"].data == "y" and len(heads["call"].args) == 1
-
-
-def single_equation(node: Node) -> bool:
-    return node.kind == "relation" and node.data == ("=",)
-
-
-def is_call(node: Node) -> bool:
-    return node.kind == "relation" and node.args[0].kind == "call"
-
-
-def definition(node: Node, other: Node) -> tuple[str, Node] | None:
-    """(name, value) of x = 5, f(x) = …, k = 12/5 = 2.4; ("", node) of a bare value. None for other relations.
-
-    The variable of a function is renamed where asked: f(n) = n + 1 and f(m) = m + 1 are the same function.
-    """
-    if node.kind != "relation":
-        return "", node
-    if set(node.data) != {"="}:
-        return None
-    first, *rest = node.args
-    if first.kind == "letter":
-        return (first.data, rest[0]) if first.data not in letters_of(rest[0]) else None
-    if first.kind == "call" and all(argument.kind == "letter" for argument in first.args):
-        renamed = {argument.data: Node("letter", (), f"argument {i}") for i, argument in enumerate(first.args)}
-        name = base_name(first)
-        return name, rename(rest[0], renamed) if is_call(other) and len(renamed) == len(first.args) else rest[0]
-    if is_scalar(first) and all(map(is_scalar, rest)) and not letters_of(node):
-        return "", first
-    if other.kind != "relation" and not any(map(letters_of, rest)) and is_name(first):
-        return "", rest[-1]
-    return None
-
-
-def base_name(node: Node) -> str:
-    """x of x_1, f of f_2(x)."""
-    return str(node.data).split("_")[0] if node.kind in ("letter", "call") else ""
-
-
-def is_name(node: Node) -> bool:
-    """Whether a left side names what is asked for (m + n, ABC, ζ(2), ∠A : ∠B) and is no equation to be solved (2x)."""
-    if node.kind == "number":
-        return False
-    if node.kind in ("call", "letter", "constant"):
-        return True
-    if node.kind == "power":
-        return is_name(node.args[0])
-    if node.kind == "product" and node.args[0].kind == "letter" and node.args[1].kind == "number":
-        return node.args[0].data in ("zeta", "Gamma", "phi", "varphi", "sigma", "tau", "mu", "pi")  # ζ(2)
-    return bool(node.args) and all(map(is_name, node.args))
-
-
-def rename(node: Node, names: dict[str, Node]) -> Node:
-    if node.kind == "letter":
-        return names.get(node.data, node)
-    return Node(node.kind, tuple(rename(child, names) for child in node.args), node.data) if node.args else node
-
-
 def contradicts(node: Node) -> bool:
     """Whether a chain a = b = c is not true: then it says two things."""
     if node.kind != "relation" or set(node.data) != {"="}:
@@ -550,58 +403,6 @@ def contradicts(node: Node) -> bool:
     return any(
         is_scalar(one) and is_scalar(two) and same_scalar(one, two) is False for one, two in itertools.pairwise(values)
     )
-
-
-def solves(graph: Node, equation: Node) -> bool:
-    """Whether y = 1/x is what xy = 1 says: it holds there at every point, and y enters it linearly, so that none is lost."""
-    letter, height = graph.args
-    names = letters_of(graph)
-    if letter.kind != "letter" or letter.data in letters_of(height) or len(names) < 2 or names != letters_of(equation):
-        return False
-    if not all(map(is_scalar, (height, *equation.args))):
-        return False
-    difference = Node("sum", (equation.args[0], Node("negative", (equation.args[1],))))
-    agreed = 0
-    for letters in assignments(names, False):
-        try:
-            y = value(height, letters)
-            at, above, twice = (value(difference, {**letters, letter.data: y + step}) for step in (0, 1, 2))
-        except Unknown:
-            continue
-        tolerance = context.mpf(10) ** -20 * (1 + abs(inexact(above)))
-        if (
-            abs(inexact(at)) > tolerance
-            or abs(inexact(above)) <= tolerance
-            or abs(inexact(twice - 2 * above)) > tolerance
-        ):
-            return False
-        agreed += 1
-    return agreed >= 4
-
-
-def same_curve(gold: Node, answer: Node) -> Verdict:
-    """Whether one equation is the other times a constant: the ratio of left − right is the same at every point."""
-    names = letters_of(gold) | letters_of(answer)
-    if letters_of(gold) != letters_of(answer) or not names:
-        return False if names else None
-    if not all(is_scalar(side) for side in (*gold.args, *answer.args)):
-        return None
-    sides = [Node("sum", (node.args[0], Node("negative", (node.args[1],)))) for node in (gold, answer)]
-    ratio, agreed = None, 0
-    for letters in assignments(names, is_discrete(gold) or is_discrete(answer)):
-        try:
-            left, right = value(sides[0], letters), value(sides[1], letters)
-        except Unknown:
-            continue
-        if left == 0 or right == 0:
-            if (left == 0) != (right == 0):
-                return False
-            continue
-        now = inexact(left) / inexact(right)
-        if ratio is not None and not same_value(now, ratio):
-            return False
-        ratio, agreed = now, agreed + 1
-    return True if agreed >= 4 else None
 
 
 def every(verdicts: Iterable[Verdict]) -> Verdict:

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from r1distill.verify.nodes import Answer, Node, number_node
-from r1distill.verify.numeric import Unknown, context, inexact, is_real, letters_of, same_value, value
+from r1distill.verify.expressions import same_value
+from r1distill.verify.nodes import Answer, Node, letters_of, number_node
+from r1distill.verify.numeric import Unknown, context, inexact, is_real, value
 
 Bound = Any  # Fraction, a number of `context`, or ±infinity as a float
 MAX_MEMBERS = 60
