@@ -51,7 +51,7 @@ def wait_until(condition, seconds: float = 10.0) -> bool:
 
 
 def pids(pool: VerifierPool) -> list[int]:
-    return [worker.process.pid for worker in list(pool.alive)]
+    return [worker.pid for worker in list(pool.alive)]
 
 
 def test_a_verdict_names_problem_sample_answer_and_verifier(pool: VerifierPool) -> None:
@@ -237,7 +237,7 @@ pool = VerifierPool(workers=1, timeout_s=60)
 pool.verify(Problem("q", answer="7"), r"{FOR_A_WORKER}")
 threading.Thread(target=pool.verify, args=(Problem("q", answer="7"), r"{TOWER}"), daemon=True).start()
 time.sleep(0.3)
-print([worker.process.pid for worker in pool.alive][0], flush=True)
+print([worker.pid for worker in pool.alive][0], flush=True)
 time.sleep(60)
 """
 

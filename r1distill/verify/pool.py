@@ -5,19 +5,13 @@ swallows the exception (https://github.com/huggingface/Math-Verify/issues/65).
 """
 
 import contextlib
-import json
 import os
 import queue
-import select
-import subprocess
-import sys
-import tempfile
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar, get_args
 
@@ -26,118 +20,14 @@ from r1distill.records import Outcome, Problem, Verdict
 from r1distill.verify.code import CodePool, CodeSettings
 from r1distill.verify.quick import VERIFIER, quick_fields
 from r1distill.verify.worker import cut
+from r1distill.verify.workers import Nursery, Worker, WorkerDied
 
-START_TIMEOUT_S = 120.0  # importing sympy takes 0.5 s, on a loaded machine with a cold disk a good deal longer
-MAX_REPLY_BYTES = 1_000_000
 LOOK_AHEAD = 64  # items a worker, so that none idles while the first of the row is slow
-PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 OUTCOMES = get_args(Outcome)
 CODE_VERIFIER = "r1distill code 1"  # raise it when a rule changes so that a verdict could differ
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-class WorkerDied(Exception):
-    """The worker ended, or said something that is no reply. The message says which."""
-
-
-class Worker:
-    """One process and its two pipes. Not thread-safe: whoever took it from the pool's queue owns it."""
-
-    def __init__(self, memory_gb: float) -> None:
-        self.errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in kill()
-        command = [sys.executable, "-P", "-m", "r1distill.verify.worker", str(os.getpid()), str(int(memory_gb * 2**30))]
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.errors,
-            start_new_session=True,  # Ctrl-C is for the parent, which then ends its workers
-            env={**os.environ, "PYTHONPATH": python_path(), "PYTHONHASHSEED": "0"},  # sympy orders sets by hash
-            bufsize=0,
-        )
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.stdin, self.stdout = self.process.stdin.fileno(), self.process.stdout.fileno()
-        os.set_blocking(self.stdin, False)
-        os.set_blocking(self.stdout, False)
-        try:
-            self.version = str(self.read_line(time.monotonic() + START_TIMEOUT_S)["ready"])
-        except (WorkerDied, TimeoutError, KeyError) as error:
-            self.errors.seek(0)
-            lines = self.errors.read()[-10_000:].decode(errors="replace").strip().splitlines()
-            self.kill()
-            reason = next((line for line in reversed(lines) if "Error" in line), lines[-1] if lines else error)
-            raise UserError(
-                f"the verifier's worker did not start: {reason}; "
-                f"`{sys.executable} -m r1distill.verify.worker {os.getpid()} {2**32}` shows why"
-            ) from None
-        except BaseException:
-            self.kill()
-            raise
-
-    def ask(self, question: dict[str, Any], timeout_s: float) -> dict[str, Any]:
-        """The reply to a question. Raises TimeoutError at the deadline and WorkerDied; both end its use."""
-        deadline = time.monotonic() + timeout_s
-        self.write(json.dumps(question).encode() + b"\n", deadline)
-        return self.read_line(deadline)
-
-    def write(self, data: bytes, deadline: float) -> None:
-        view = memoryview(data)
-        while view:
-            wait_for(self.stdin, select.POLLOUT, deadline)
-            try:
-                view = view[os.write(self.stdin, view) :]
-            except BlockingIOError:
-                continue
-            except BrokenPipeError:
-                raise WorkerDied(self.cause_of_death()) from None
-
-    def read_line(self, deadline: float) -> dict[str, Any]:
-        line = b""
-        while not line.endswith(b"\n"):
-            wait_for(self.stdout, select.POLLIN, deadline)
-            chunk = os.read(self.stdout, 1 << 16)
-            if not chunk:
-                raise WorkerDied(self.cause_of_death())
-            line += chunk
-            if len(line) > MAX_REPLY_BYTES:
-                raise WorkerDied(f"the worker replied with more than {MAX_REPLY_BYTES:,} bytes")
-        try:
-            reply = json.loads(line)
-        except ValueError:
-            reply = None
-        if not isinstance(reply, dict):
-            raise WorkerDied("the worker replied with something that is not JSON")
-        return reply
-
-    def cause_of_death(self) -> str:
-        try:
-            code = self.process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            return "the worker closed its channel"
-        return f"the worker was killed by signal {-code}" if code < 0 else f"the worker ended with exit code {code}"
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        for stream in (self.process.stdin, self.process.stdout, self.errors):
-            with contextlib.suppress(OSError):
-                stream.close()  # type: ignore[union-attr]
-
-
-def python_path() -> str:
-    """PYTHONPATH with this package in it. The worker runs with -P: no file of the current folder is imported."""
-    return os.pathsep.join([str(PACKAGE_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-
-
-def wait_for(descriptor: int, event: int, deadline: float) -> None:
-    """Block until the descriptor is ready or hung up. Raises TimeoutError at the deadline (`time.monotonic`)."""
-    poll = select.poll()
-    poll.register(descriptor, event)
-    if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-        raise TimeoutError
 
 
 class VerifierPool:
@@ -166,6 +56,7 @@ class VerifierPool:
             self.idle.put(None)
         self.lock = threading.Lock()
         self.alive: set[Worker] = set()
+        self.nursery: Nursery | None = None  # only the starter's thread makes one
         self.closed = False
         self.owner = os.getpid()
         # Linux sends a child its parent-death signal when the *thread* that started it ends, so that one thread
@@ -187,18 +78,14 @@ class VerifierPool:
             self.closed = True
         if self.code is not None:
             self.code.close()
-        self.starter.shutdown(wait=True)
-        with self.lock:
-            workers, self.alive = self.alive, set()
-        for worker in workers:
-            worker.process.kill()
-        for worker in workers:
-            worker.process.wait()
+        with contextlib.suppress(RuntimeError):  # closed twice
+            self.starter.submit(self.end_here).result()  # behind the starts that are under way
+        self.starter.shutdown()
         # A busy worker's pipes are closed by the thread that reads from them, those of the idle ones here.
         with contextlib.suppress(queue.Empty):
             for _ in range(self.workers):
                 if worker := self.idle.get_nowait():
-                    worker.kill()
+                    worker.close()
                 waiting.append(None)
         for slot in waiting:
             self.idle.put(slot)
@@ -219,7 +106,7 @@ class VerifierPool:
             return self.verify_program(problem, text, sample)
         worker = self.idle.get()
         try:
-            if worker is not None and worker.process.poll() is not None:  # it died while idle: not the item's fault
+            if worker is not None and worker.has_ended():  # it died while idle: not the item's fault
                 self.discard(worker)
                 worker = None
             if worker is None:
@@ -313,15 +200,25 @@ class VerifierPool:
 
     def start_here(self) -> Worker:
         """Start a worker from this thread, and note it at once: the thread that asked may have been interrupted."""
-        worker = Worker(self.memory_gb)
+        if self.nursery is None or not self.nursery.is_alive():
+            self.nursery = Nursery(self.memory_gb)
+        worker = self.nursery.start()
         with self.lock:
             self.alive.add(worker)
         return worker
 
+    def end_here(self) -> None:
+        with self.lock:
+            workers, self.alive = self.alive, set()
+        for worker in workers:
+            worker.end()
+        if self.nursery is not None:
+            self.nursery.close()
+
     def discard(self, worker: Worker) -> None:
         with self.lock:
             self.alive.discard(worker)
-        worker.kill()
+        worker.close()
 
     def ask(self, worker: Worker, problem: Problem, text: str) -> dict[str, Any]:
         """The fields of the verdict, and under "retire" whether the worker has to go."""

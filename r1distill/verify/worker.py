@@ -1,11 +1,15 @@
-"""The process that judges: `python -m r1distill.verify.worker PARENT_PID MEMORY_BYTES`, JSON lines in and out.
+"""The processes that judge: `python -m r1distill.verify.worker PARENT_PID MEMORY_BYTES` imports all that they need, then
+forks one for each message on the socket that is its standard input. These read JSON lines and write JSON lines.
 
-It is expendable. The parent (r1distill/verify/pool.py) kills it at the deadline, and it dies with its parent.
+They are expendable. The parent (r1distill/verify/workers.py) has them killed at the deadline, and they die with it.
 """
 
+import gc
 import json
 import os
 import resource
+import signal
+import socket
 import sys
 from typing import Any, BinaryIO
 
@@ -18,18 +22,48 @@ RETIRE_AT = 0.25  # of the memory limit: what an answer left in caches must not 
 def main() -> None:
     parent, memory_bytes = int(sys.argv[1]), int(sys.argv[2])
     die_with_parent(parent)
-    # Libraries may print: the channel gets a descriptor of its own, and descriptor 1 leads nowhere.
-    replies = os.fdopen(os.dup(1), "wb", buffering=0)
+    from r1distill.verify import checks, quick  # noqa: F401, PLC0415 - takes half a second; the line above comes first
+
+    control = socket.socket(fileno=os.dup(0))
     nowhere = os.open(os.devnull, os.O_RDWR)
-    os.dup2(nowhere, 1)
-
-    from r1distill.records import Problem  # noqa: PLC0415 - these take half a second; the two lines above come first
-    from r1distill.verify import checks, quick  # noqa: PLC0415
-
-    limit(memory_bytes)
-    send(replies, {"ready": quick.VERIFIER})
+    os.dup2(nowhere, 0)
+    gc.collect()
+    gc.freeze()  # what is imported is not looked at again, and stays shared with the forks
+    control.send(json.dumps({"ready": quick.VERIFIER}).encode())
     os.dup2(nowhere, 2)  # until here errors go to the parent, which shows why a worker did not start
-    for line in sys.stdin.buffer:
+    while True:
+        data, descriptors, _, _ = socket.recv_fds(control, 1 << 12, 2)
+        if not data:
+            return
+        message = json.loads(data)
+        if "kill" in message:
+            control.send(json.dumps({"status": end(message["kill"])}).encode())
+            continue
+        nursery = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            control.close()
+            die_with_parent(nursery)
+            questions, replies = descriptors
+            limit(memory_bytes)
+            serve(os.fdopen(questions, "rb"), os.fdopen(replies, "wb", buffering=0), memory_bytes)
+            os._exit(0)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        control.send(json.dumps({"pid": pid}).encode())
+
+
+def end(pid: int) -> int:
+    """Kill a child, if it still runs, and its wait status. Once for each: then its process id may be another's."""
+    os.kill(pid, signal.SIGKILL)
+    return os.waitpid(pid, 0)[1]
+
+
+def serve(questions: BinaryIO, replies: Any, memory_bytes: int) -> None:
+    from r1distill.records import Problem  # noqa: PLC0415 - imported by the nursery
+    from r1distill.verify import checks  # noqa: PLC0415
+
+    for line in questions:
         item = json.loads(line)
         problem = Problem(problem="", id="-", kind=item["kind"], answer=item["answer"], choices=item["choices"])
         reply: dict[str, Any]

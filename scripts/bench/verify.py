@@ -8,6 +8,7 @@ and the same core; Math-Verify as its users call it, `verify(parse(gold), parse(
 """
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -151,7 +152,8 @@ class Peak:
 def children() -> list[int]:
     found: list[int] = []
     for task in Path("/proc/self/task").iterdir():
-        found += [int(pid) for pid in (task / "children").read_text().split()]
+        with contextlib.suppress(FileNotFoundError):  # a thread that has ended meanwhile
+            found += [int(pid) for pid in (task / "children").read_text().split()]
     return found
 
 
