@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from rich.progress import (
 from rich.progress import Progress as RichProgress
 
 PLAIN_LINE_EVERY_S = 20.0
+REDRAW_EVERY_S = 0.2
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -66,7 +67,7 @@ class Progress:
         self.label, self.total, self.done = label, total, done
         self.first = done
         self.started = self.last_line = time.monotonic()
-        self.note = ""
+        self.note: Callable[[], str] = lambda: ""
         self.bar: RichProgress | None = None
 
     def __enter__(self) -> "Progress":
@@ -86,11 +87,14 @@ class Progress:
         elif self.done > self.first:
             self.print_line()
 
-    def advance(self, steps: int = 1, note: str = "") -> None:
+    def advance(self, steps: int = 1, note: Callable[[], str] = lambda: "") -> None:
+        """`note` is asked for when a line is drawn."""
         self.done += steps
         self.note = note
         if self.bar:
-            self.bar.update(self.task, completed=self.done, note=note)
+            if time.monotonic() - self.last_line >= REDRAW_EVERY_S or self.done >= self.total:
+                self.last_line = time.monotonic()
+                self.bar.update(self.task, completed=self.done, total=self.total, note=note())
         elif time.monotonic() - self.last_line >= PLAIN_LINE_EVERY_S:
             self.print_line()
 
@@ -99,7 +103,7 @@ class Progress:
         elapsed = self.last_line - self.started
         fresh = self.done - self.first
         eta = f", ETA {clock((self.total - self.done) * elapsed / fresh)}" if fresh and self.done < self.total else ""
-        note = f", {self.note}" if self.note else ""
+        note = f", {self.note()}" if self.note() else ""
         say(f"  {self.label} {self.done}/{self.total}, {clock(elapsed)} elapsed{eta}{note}")
 
 

@@ -55,12 +55,14 @@ STAGE_NAMES = tuple(stage.name for stage in STAGES)
 # keys (and all below them) that change how fast a stage is and not what comes out of it
 SPEED_ONLY = (
     "teacher.urls", "teacher.api_key_env", "teacher.timeout_s", "teacher.retries", "teacher.engine",
-    "generate.concurrency", "verify.workers", "verify.judge.urls", "verify.judge.api_key_env", "verify.judge.timeout_s",
+    "teacher.usd_per_million_tokens", "generate.concurrency", "generate.metrics_port", "verify.workers",
+    "verify.judge.urls", "verify.judge.api_key_env", "verify.judge.timeout_s",
     "verify.judge.retries", "verify.judge.concurrency", "train.launch", "eval.concurrency", "eval.engine",
 )  # fmt: skip
 # keys of generate that can change while the samples taken so far stay good
 EXTENDING = (
-    "problems.limit", "problems.sha256", "generate.samples", "generate.stop_after_correct", "generate.logprobs"
+    "problems.limit", "problems.sha256", "generate.samples", "generate.stop_after_correct", "generate.logprobs",
+    "generate.max_samples", "generate.max_tokens", "generate.stop_repetition",
 )  # fmt: skip
 
 

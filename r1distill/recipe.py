@@ -9,7 +9,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from r1distill.errors import UserError
@@ -74,6 +74,8 @@ class Teacher(Section):
     """`server` only: attempts after the first, with exponential back-off, on 429, 5xx, time-outs and broken connections."""
     engine: dict[str, Any] = {}
     """`vllm` only: passed to vLLM's engine arguments untouched (`tensor_parallel_size`, `max_model_len`, …)."""
+    usd_per_million_tokens: float | None = Field(default=None, ge=0)
+    """Price of sampled tokens, from which the live line estimates what the run has cost."""
 
 
 class Generate(Section):
@@ -87,6 +89,10 @@ class Generate(Section):
     """Traces for each problem (the cap where `stop_after_correct` is set)."""
     stop_after_correct: int = Field(default=0, ge=0)
     """Stop sampling a problem after this many verified-correct traces; 0 takes all samples."""
+    max_samples: int | None = Field(default=None, ge=1)
+    """A problem without a correct trace among its `samples` is sampled on, one at a time, until one is or this many are taken."""
+    stop_repetition: int = Field(default=512, ge=0)
+    """End a trace whose last so many tokens are a loop, of at least four rounds: `finish_reason = "repetition"`; 0 never does."""
     temperature: float = Field(default=0.6, ge=0)
     """Sampling temperature; 0 is greedy."""
     top_p: float = Field(default=0.95, gt=0, le=1)
@@ -94,11 +100,19 @@ class Generate(Section):
     top_k: int = Field(default=0, ge=0)
     """Sample among the k likeliest tokens only; 0 is all."""
     max_tokens: int = Field(default=32768, ge=1)
-    """Longest reply, in tokens; a longer one ends with `finish_reason = "length"`."""
+    """Longest reply, in tokens; a longer one ends with `finish_reason = "length"`. A run with more continues these."""
     logprobs: int = Field(default=20, ge=0)
     """Top logprobs a token, from which entropy is measured; 0 records none."""
     concurrency: int = Field(default=256, ge=1)
     """Requests in flight at once."""
+    metrics_port: int = Field(default=0, ge=0, le=65535)
+    """Serve the numbers of the live line for a Prometheus at http://127.0.0.1:PORT/metrics; 0 does not."""
+
+    @model_validator(mode="after")
+    def max_samples_are_no_fewer(self) -> "Generate":
+        if self.max_samples is not None and self.max_samples < self.samples:
+            raise ValueError(f"max_samples = {self.max_samples} is less than samples = {self.samples}; raise it")
+        return self
 
 
 class Judge(Section):

@@ -43,7 +43,9 @@ class Trace:
     `text` is the whole reply, with the prefilled `<think>` put back; `thinking` and `answer` are its two parts.
     Logprobs and entropies are means over the sampled tokens, at temperature 1, and None where the backend gave no
     logprobs. From the top k only bounds of the entropy can be had: `mean_entropy_nats` is the lower one, which is the
-    nearer (r1distill/generate/signals.py); `logprobs` is that k.
+    nearer (r1distill/generate/signals.py); `logprobs` is that k. `thinking_signals` and `answer_signals` are the same
+    measures of the tokens up to `</think>` and behind it. `continued_from` is the number of tokens that an earlier run
+    had sampled when its limit cut this trace off, None where it was sampled in one go.
     """
 
     problem_id: str
@@ -63,6 +65,10 @@ class Trace:
     mean_entropy_nats: float | None = None
     mean_entropy_upper_nats: float | None = None
     p95_entropy_nats: float | None = None
+    high_entropy_share: float | None = None
+    thinking_signals: dict[str, float | None] | None = None
+    answer_signals: dict[str, float | None] | None = None
+    continued_from: int | None = None
     seconds: float = 0.0
     error: str | None = None
 

@@ -88,15 +88,16 @@ def test_every_acknowledged_sample_is_there_after_kill_9(tmp_path):
 def test_a_transaction_cut_off_halfway_is_rolled_back_by_the_next_reader(tmp_path):
     """What a killed writer leaves: a rollback journal beside a file that is already half overwritten."""
     dying = """
-import os, signal, sys
+import os, random, signal, sys
 from pathlib import Path
-from r1distill.generate.journal import Journal
+from r1distill.generate.journal import Entry, Journal
+from r1distill.records import Trace
 journal = Journal(Path(sys.argv[1]))
 journal.connection.execute("PRAGMA cache_size = 1")  # writes pages into the file before the commit
 journal.connection.execute("BEGIN")
 for sample in range(200):
-    row = ("p", sample, "sha", None, 0, "x" * 20_000)
-    journal.connection.execute("INSERT INTO samples VALUES (?, ?, ?, ?, ?, ?)", row)
+    text = random.randbytes(10_000).hex()  # the texts are compressed
+    journal.insert(Entry(Trace("p", sample, "m", "sha", 1, text, None, text, "stop")))
 os.kill(os.getpid(), signal.SIGKILL)
 """
     other_writer(tmp_path, "a", (FINISHED, "correct"))
@@ -209,12 +210,16 @@ TRACES = st.builds(
     mean_entropy_nats=st.none() | NUMBER,
     mean_entropy_upper_nats=st.none() | NUMBER,
     p95_entropy_nats=st.none() | NUMBER,
+    high_entropy_share=st.none() | NUMBER,
+    thinking_signals=st.none() | st.dictionaries(TEXT, st.none() | NUMBER),
+    answer_signals=st.none() | st.dictionaries(TEXT, st.none() | NUMBER),
+    continued_from=st.none() | st.integers(0, 2**31),
     seconds=NUMBER,
     error=st.none() | TEXT,
 )
 WHOLE = Trace(
     "鸡兔同笼", 3, "模型/m", "sha", 2**31 - 1, "<think>\n\x00 π ≠ 3\n</think>\n\n\\boxed{🙂}", "π ≠ 3", "\\boxed{🙂}", "length",
-    [1, 2], 3, 4, 20, -0.5, 0.1, 0.2, 0.3, 1.5, "e\u2028\nf",
+    [1, 2], 3, 4, 20, -0.5, 0.1, 0.2, 0.3, 0.4, {"a": 0.5}, {"b": None}, 2, 1.5, "e\u2028\nf",
 )  # fmt: skip
 
 
@@ -246,11 +251,11 @@ def test_a_file_that_is_no_journal_gives_a_user_error_that_names_it(tmp_path):
 
 
 def test_damage_within_a_file_gives_a_user_error_that_names_it(tmp_path):
-    samples = [(replace(FINISHED, sample=sample, text="x" * 3000), None) for sample in range(50)]
+    samples = [(replace(FINISHED, sample=sample, text=random.randbytes(3000).hex()), None) for sample in range(50)]
     other_writer(tmp_path, "damaged", *samples)
     path = tmp_path / "damaged.sqlite"
     whole = path.read_bytes()
-    path.write_bytes(whole[:8192] + b"\xff" * (len(whole) - 8192))
+    path.write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))
     with Journal(tmp_path) as journal:
         with pytest.raises(UserError, match=r"damaged\.sqlite: not a journal"):
             journal.finished()
@@ -263,7 +268,7 @@ def test_a_journal_that_cannot_be_written_to_gives_a_user_error(tmp_path):
         pages = journal.connection.execute("PRAGMA page_count").fetchone()[0]
         journal.connection.execute(f"PRAGMA max_page_count = {pages}")  # as if the disk were full
         with pytest.raises(UserError, match=r"\.sqlite: cannot be written \(database or disk is full\)"):
-            journal.append(replace(FINISHED, text="x" * 100_000), None)
+            journal.append(replace(FINISHED, text=random.randbytes(100_000).hex()), None)
         journal.append(FINISHED, "correct")
         assert journal.finished() == {("p", 0, "sha"): "correct"}
 
@@ -293,7 +298,7 @@ def test_finding_the_finished_samples_does_not_read_their_texts(tmp_path):
     """A hundred gigabytes of long traces have to be listed in minutes: pages of text are skipped."""
     with Journal(tmp_path) as journal:
         for sample in range(40):
-            journal.append(replace(FINISHED, sample=sample, text="x" * 500_000), None)
+            journal.append(replace(FINISHED, sample=sample, text=random.randbytes(250_000).hex()), None)
         started = time.monotonic()
         assert len(journal.finished()) == 40
         listing = time.monotonic() - started

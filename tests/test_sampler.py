@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,7 +20,7 @@ from r1distill.errors import UserError
 from r1distill.generate.backend import Completion, Request, SampleFailed, Sampling
 from r1distill.generate.journal import Journal
 from r1distill.generate.sampler import Plan, sample_all, whole_text
-from r1distill.generate.signals import Signals
+from r1distill.generate.signals import TokenSignals
 from r1distill.prompting import Prompt
 from r1distill.records import Outcome, Problem, Trace
 
@@ -88,7 +89,8 @@ def take(
         with Journal(folder) as journal:
             samples = sample_all(plan, problems, backend, journal, concurrency=concurrency, judge=judge)
             async with aclosing(samples):  # type: ignore[type-var]
-                async for trace, spared in samples:
+                async for each in samples:
+                    trace, spared = each.trace, each.spared
                     [stored] = journal.connection.execute(
                         "SELECT count(*) FROM samples WHERE problem_id = ? AND sample = ? AND request_sha = ?",
                         (trace.problem_id, trace.sample, trace.request_sha),
@@ -150,7 +152,11 @@ def test_the_request_sha_changes_with_all_that_decides_a_text_and_with_nothing_e
     same = [
         replace(plan, samples=9),
         replace(plan, stop_after_correct=1),
-        replace(plan, sampling=replace(SAMPLING, logprobs=0)),
+        replace(plan, max_samples=9),
+        *(
+            replace(plan, sampling=replace(SAMPLING, **{name: 3}))
+            for name in ("max_tokens", "logprobs", "stop_repetition")
+        ),
     ]
     other = [
         replace(plan, model="student"),
@@ -159,7 +165,6 @@ def test_the_request_sha_changes_with_all_that_decides_a_text_and_with_nothing_e
         replace(plan, prompt=replace(PROMPT, text="{problem}")),
         replace(plan, prompt=replace(PROMPT, prefill="")),
         *(replace(plan, sampling=replace(SAMPLING, **{name: 3})) for name in ("temperature", "top_p", "top_k")),
-        replace(plan, sampling=replace(SAMPLING, max_tokens=3)),
     ]
     assert {changed.request_sha(problem) for changed in same} == {sha}
     assert len({sha, *(changed.request_sha(problem) for changed in other)}) == 1 + len(other)
@@ -171,14 +176,22 @@ def test_the_request_sha_changes_with_all_that_decides_a_text_and_with_nothing_e
 def test_a_trace_holds_what_the_backend_said(tmp_path):
     class Telling(Scripted):
         async def sample(self, request: Request) -> Completion:
-            signals = Signals(20, -0.5, 0.25, 0.75, 1.5)
-            return Completion("so\n</think>\n\n\\boxed{0}", "length", 11, 5, [1, 2, 3, 4, 5], signals=signals)
+            sampled, lower = np.array([-0.25, -0.5, -0.75, 0, -1]), np.array([0.0, 0.25, 0.0, 1.0, 0.5])
+            signals = TokenSignals(20, sampled, lower, lower + 0.5)
+            ids = [1, 2, 3, 4, 5]
+            return Completion("so\n</think>\n\n\\boxed{0}", "length", 11, 5, ids, signals=signals, n_thinking_tokens=3)
 
     [(trace, spared)] = take(tmp_path, plan_of(samples=1), PROBLEMS[:1], Telling())
     assert (trace.text, trace.thinking, trace.answer) == ("<think>\nso\n</think>\n\n\\boxed{0}", "so", "\\boxed{0}")
     assert (trace.finish_reason, trace.n_prompt_tokens, trace.n_tokens) == ("length", 11, 5)
     assert (trace.token_ids, trace.logprobs, trace.mean_logprob) == ([1, 2, 3, 4, 5], 20, -0.5)
-    assert (trace.mean_entropy_nats, trace.mean_entropy_upper_nats, trace.p95_entropy_nats) == (0.25, 0.75, 1.5)
+    entropies = (trace.mean_entropy_nats, trace.mean_entropy_upper_nats, trace.p95_entropy_nats)
+    assert entropies == pytest.approx((0.35, 0.85, 0.9))
+    assert trace.high_entropy_share == 0.2
+    assert trace.thinking_signals is not None
+    assert trace.thinking_signals["mean_logprob"] == -0.5
+    assert trace.answer_signals is not None
+    assert (trace.answer_signals["mean_entropy_nats"], trace.answer_signals["high_entropy_share"]) == (0.75, 0.5)
     assert (trace.model, trace.error, spared) == ("teacher", None, 0)
 
 
@@ -215,7 +228,7 @@ def test_with_fewer_samples_than_before_the_surplus_decides_nothing(tmp_path):
 
     take(tmp_path, plan_of(4, 1), PROBLEMS[:1], Scripted(), judge=only_the_last)
     with Journal(tmp_path) as journal:  # as if sample 0 had failed
-        journal.connection.execute("UPDATE samples SET failed = 1 WHERE sample = 0")
+        journal.connection.execute("UPDATE samples SET finish_reason = 'error' WHERE sample = 0")
     [(trace, spared)] = take(tmp_path, plan_of(2, 1), PROBLEMS[:1], Scripted(), judge=only_the_last)
     assert (trace.sample, spared) == (0, 0)
 
@@ -256,7 +269,8 @@ def test_the_samples_taken_do_not_depend_on_speed_and_none_is_taken_in_vain(
         total = 0
         with Journal(folder) as journal:
             taking = sample_all(plan, problems, backend, journal, concurrency=concurrency, judge=judge)
-            async for trace, spared in taking:
+            async for each in taking:
+                trace, spared = each.trace, each.spared
                 found[trace.problem_id, "all"] += 1
                 found[trace.problem_id, "correct"] += answers[trace.problem_id][trace.sample]
                 total += 1 + spared
@@ -315,7 +329,7 @@ def test_a_reply_that_was_cut_off_is_not_the_correct_one_after_which_sampling_st
 
 
 def test_stop_after_correct_needs_a_judge(tmp_path):
-    with pytest.raises(ValueError, match="needs a judge"):
+    with pytest.raises(ValueError, match="need a judge"):
         take(tmp_path, plan_of(3, 1), PROBLEMS, Scripted())
 
 

@@ -86,6 +86,8 @@ def test_the_request_says_all_that_decides_the_text():
         "top_k": 40,
         "max_tokens": 123,
         "seed": 99,
+        "stream": True,
+        "stream_options": {"include_usage": True},
         "logprobs": True,
         "top_logprobs": 5,
         "add_generation_prompt": False,
@@ -97,7 +99,8 @@ def test_what_is_not_asked_for_is_not_sent():
     with ScriptedServer() as server:
         ask_one(server)
         [received] = server.received
-    assert received.body.keys() == {"model", "messages", "temperature", "top_p", "max_tokens", "seed"}
+    sampling = {"temperature", "top_p", "max_tokens", "seed"}
+    assert received.body.keys() == {"model", "messages", "stream", "stream_options"} | sampling
     assert [message["role"] for message in received.body["messages"]] == ["user"]
     assert "authorization" not in received.headers
 
@@ -124,10 +127,12 @@ def test_logprobs_become_signals():
     with ScriptedServer(Reply(body=body)) as server:
         completion = ask_one(server)
     assert completion.signals is not None
-    assert completion.signals.logprobs == 2
-    assert completion.signals.mean_logprob == pytest.approx(math.log(0.5))
-    assert completion.signals.mean_entropy_nats == pytest.approx(math.log(2))
-    assert completion.signals.mean_entropy_upper_nats is None
+    signals = completion.signals.summary()
+    assert signals is not None
+    assert signals.logprobs == 2
+    assert signals.mean_logprob == pytest.approx(math.log(0.5))
+    assert signals.mean_entropy_nats == pytest.approx(math.log(2))
+    assert signals.mean_entropy_upper_nats is None
     assert completion.n_tokens == 3
 
 
@@ -495,8 +500,8 @@ def test_a_run_against_bad_servers_ends_whole(tmp_path: Path):
         reasons: Counter[str] = Counter()
         with Journal(tmp_path) as journal:
             async with backend_of(*servers, retries=8) as backend:
-                async for trace, _ in sample_all(plan, problems, backend, journal, concurrency=8):
-                    reasons[trace.finish_reason] += 1
+                async for taken in sample_all(plan, problems, backend, journal, concurrency=8):
+                    reasons[taken.trace.finish_reason] += 1
         return reasons
 
     with ScriptedServer(*faults * 2) as one, ScriptedServer(fault(400, "no"), *faults) as two:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from r1distill.generate.server import signals_of
+from r1distill.generate.chat import signals_of
 from r1distill.generate.signals import entropy_bounds, summarise
 
 TOLERANCE_NATS = 1e-9
@@ -151,7 +151,8 @@ def test_the_lower_bound_holds_for_the_lists_of_a_vllm_server(random, vocabulary
         sampled = data.draw(st.integers(0, vocabulary - 1))
         ids = list(dict.fromkeys([sampled, *range(k)]))[:k]
         content.append({"logprob": row[sampled], "top_logprobs": [{"logprob": row[token]} for token in ids]})
-    signals = signals_of(content)
+    found = signals_of(content)
+    signals = found.summary() if found else None
     assert signals is None or signals.logprobs == k
     assert signals is None or signals.mean_entropy_nats <= exact.mean() + TOLERANCE_NATS
 
@@ -159,11 +160,14 @@ def test_the_lower_bound_holds_for_the_lists_of_a_vllm_server(random, vocabulary
 def test_a_servers_token_without_a_list_is_left_out():
     token = {"logprob": math.log(0.5), "top_logprobs": [{"logprob": math.log(0.5)}, {"logprob": math.log(0.5)}]}
     alone = signals_of([token])
+    assert alone is not None
     for without in (
         {"logprob": -9999.0, "top_logprobs": []},
         {"logprob": -1.0, "top_logprobs": None},
         {"logprob": -1.0},
     ):
-        assert signals_of([token, without]) == alone
+        both = signals_of([token, without])
+        assert both is not None
+        assert both.summary() == alone.summary()
         assert signals_of([without]) is None
     assert signals_of([]) is None

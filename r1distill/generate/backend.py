@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from r1distill.generate.signals import Signals
+from r1distill.generate.signals import TokenSignals
 from r1distill.records import FinishReason
 
 
@@ -14,8 +14,9 @@ class Sampling:
     temperature: float
     top_p: float
     top_k: int
-    max_tokens: int
-    logprobs: int  # does not decide the text, and so is not part of a request's identity
+    max_tokens: int  # decides where a text ends, not what it says: not part of a request's identity
+    logprobs: int  # decides nothing of the text
+    stop_repetition: int = 0  # tokens of a loop after which a trace is ended; 0 never
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +28,25 @@ class Request:
     prefill: str
     sampling: Sampling
     seed: int
+    begun: "Begun | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A reply that was cut off before and is to be continued: what is there of it, behind the prefill."""
+
+    text: str
+    token_ids: list[int] | None
+    n_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What came back: the text after the prefill. `thinking` only where a server splits it off by itself."""
+    """What came back: the whole text after the prefill, what was begun before included.
+
+    `thinking` only where a server splits it off by itself. `signals` are those of the new tokens, without what was begun.
+    `n_thinking_tokens` counts the tokens of all up to `</think>`, None where that cannot be told.
+    """
 
     text: str
     finish_reason: FinishReason
@@ -39,11 +54,17 @@ class Completion:
     n_tokens: int
     token_ids: list[int] | None = None
     thinking: str | None = None
-    signals: Signals | None = None
+    signals: TokenSignals | None = None
+    n_thinking_tokens: int | None = None
 
 
 class SampleFailed(Exception):
     """This one sample cannot be had (a request the backend refuses); the others can. The message is the backend's."""
+
+
+def overlong(n_prompt_tokens: int, context: int) -> str:
+    """What is said of a prompt that leaves no room for a reply; known before it is sent."""
+    return f"overlong prompt: {n_prompt_tokens:,} tokens, and the model has {context:,} for prompt and reply"
 
 
 class Backend(Protocol):

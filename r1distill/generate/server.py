@@ -11,25 +11,24 @@ import asyncio
 import json
 import os
 import random
-import re
 from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
-import numpy as np
 
 from r1distill.errors import UserError
-from r1distill.generate.backend import Completion, Request, SampleFailed
-from r1distill.generate.signals import Signals, summarise
-from r1distill.records import FinishReason
+from r1distill.generate.backend import Completion, Request, SampleFailed, overlong
+from r1distill.generate.chat import PassingFault, Streamed, completion_of, events, without_surrogates
 
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
 SHORTEST_SECRET = 16  # characters; servers without accounts take `EMPTY` or `token-abc123`, which a text may have in it
+CHAT_KEYS = ("model", "messages", "add_generation_prompt", "continue_final_message")  # what decides the prompt's tokens
 PASSING_STATUS = {408, 409, 425, 429}
 STOPPING_STATUS = {301, 302, 303, 307, 308, 401, 402, 403, 404}  # no request of this run can succeed
-FINISH_REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length", "repetition": "repetition"}
-BROKEN_OFF = {None, "abort", "error", "insufficient_system_resource"}
+TEMPLATE_TOKENS = (
+    64  # of a chat template around a message, at most; the messages themselves have no more tokens than bytes
+)
 
 
 @dataclass(slots=True, eq=False)
@@ -37,14 +36,7 @@ class Server:
     url: str
     in_flight: int = 0
     rests_until: float = 0.0  # the loop's time, in seconds
-
-
-class PassingFault(Exception):
-    """Another attempt may succeed. `retry_after_s` is what the server asked for."""
-
-    def __init__(self, message: str, retry_after_s: float = 0.0) -> None:
-        super().__init__(message)
-        self.retry_after_s = retry_after_s
+    context: int | None = None  # tokens of prompt and reply together, where the server tells
 
 
 class ServerBackend:
@@ -73,6 +65,7 @@ class ServerBackend:
         self.model = model
         self.servers = [Server(url.rstrip("/")) for url in urls]
         self.attempts = retries + 1
+        self.timeout_s = timeout_s
         self.key = os.environ.get(api_key_env, "").strip()
         if not (self.key.isascii() and self.key.isprintable()):  # httpx would put the whole header into its error
             raise UserError(f"the variable {api_key_env} ({section}.api_key_env) holds characters that no key has")
@@ -115,8 +108,12 @@ class ServerBackend:
             variable = f"the variable that {self.section}.api_key_env names"
             return f"{server.url}: {response.status_code}, a valid key is needed in {variable}"
         try:
-            return [entry["id"] for entry in response.json()["data"]]
-        except (ValueError, KeyError, TypeError):
+            entries = response.json()["data"]
+            lengths = {entry["id"]: entry.get("max_model_len") for entry in entries}
+            if isinstance(length := lengths.get(self.model), int):
+                server.context = length
+            return list(lengths)
+        except (ValueError, KeyError, TypeError, AttributeError):
             return []
 
     async def sample(self, request: Request) -> Completion:
@@ -127,7 +124,7 @@ class ServerBackend:
             if (rest := server.rests_until - asyncio.get_running_loop().time()) > 0:
                 await asyncio.sleep(rest * random.uniform(1.0, 1.1))  # not all at the same moment
             try:
-                return await self.ask(server, request)
+                return with_beginning(await self.ask(server, request), request)
             except PassingFault as fault:
                 if attempt == self.attempts:
                     raise UserError(
@@ -154,23 +151,70 @@ class ServerBackend:
     async def ask(self, server: Server, request: Request) -> Completion:
         server.in_flight += 1
         try:
-            response = await self.client.post(f"{server.url}/chat/completions", json=self.body(request))
+            async with asyncio.timeout(self.timeout_s):  # httpx's is for one read, and a stream may drip for ever
+                body = self.body(request)
+                body["max_tokens"] = await self.room(server, body, request)
+                if body["max_tokens"] <= 0 and request.begun:  # it has come to the end of the context
+                    return Completion("", "length", 0, 0)
+                async with self.client.stream("POST", f"{server.url}/chat/completions", json=body) as response:
+                    return await self.read(server, response, request)
+        except TimeoutError as error:
+            raise PassingFault(f"ReadTimeout: no reply within {self.timeout_s:g} s") from error
         except httpx.HTTPError as error:
             raise PassingFault(describe(error)) from error
         finally:
             server.in_flight -= 1
+
+    async def read(self, server: Server, response: httpx.Response, request: Request) -> Completion:
+        """The completion of a response, whole or streamed. Leaving a stream makes the server end the request."""
         status = response.status_code
-        words = f"status {status}: {self.words_of(response)}" if status != 200 else ""
-        if status in PASSING_STATUS or status >= 500:
-            raise PassingFault(words, retry_after(response))
-        if status in STOPPING_STATUS:
-            raise UserError(f"{server.url}: {words}; check the key, the account, the URL and {self.section}.model")
         if status != 200:
+            await response.aread()
+            words = f"status {status}: {self.words_of(response)}"
+            if status in PASSING_STATUS or status >= 500:
+                raise PassingFault(words, retry_after(response))
+            if status in STOPPING_STATUS:
+                raise UserError(f"{server.url}: {words}; check the key, the account, the URL and {self.section}.model")
             raise SampleFailed(f"{server.url}: {words}")
+        streamed = Streamed()
         try:
-            return self.without_key(completion_of(response.json()))
+            if not response.headers.get("content-type", "").startswith("text/event-stream"):
+                await response.aread()
+                return self.without_key(completion_of(response.json()))
+            async for event in events(response):
+                streamed.add(event, self.words_in)
+                if streamed.is_degenerate(request.sampling.stop_repetition):
+                    streamed.reason = "repetition"
+                    break
+            return self.without_key(streamed.completion())
         except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
-            raise PassingFault(f"a reply that is not a chat completion: {self.words_of(response)}") from error
+            words = self.words_of(response) if response.is_closed and not streamed.n_parts else str(error)
+            raise PassingFault(f"a reply that is not a chat completion: {words}") from error
+
+    async def room(self, server: Server, body: dict[str, Any], request: Request) -> int:
+        """How many tokens the reply may have. Raises SampleFailed for a prompt that leaves none.
+
+        The server is asked to count the prompt only where its length in bytes does not settle it.
+        """
+        wanted = request.sampling.max_tokens - (request.begun.n_tokens if request.begun else 0)
+        n_bytes = sum(len(message["content"].encode()) for message in body["messages"])
+        if server.context is None or n_bytes + TEMPLATE_TOKENS * len(body["messages"]) + wanted <= server.context:
+            return wanted
+        question = {key: body[key] for key in CHAT_KEYS if key in body}
+        try:
+            response = await self.client.post(f"{server.url.removesuffix('/v1')}/tokenize", json=question)
+            n_prompt_tokens = int(response.json()["count"])
+        except (
+            httpx.HTTPError,
+            ValueError,
+            KeyError,
+            TypeError,
+        ):  # it does not count: it will say so if it is too long
+            return wanted
+        left = server.context - n_prompt_tokens
+        if left <= 0 and not request.begun:
+            raise SampleFailed(overlong(n_prompt_tokens, server.context))
+        return min(wanted, left)
 
     def without_key(self, completion: Completion) -> Completion:
         """A proxy that repeats what it was sent must not bring a secret into the journal. `EMPTY` is none."""
@@ -180,16 +224,22 @@ class ServerBackend:
         return replace(completion, text=completion.text.replace(self.key, "[key]"), thinking=thinking)
 
     def words_of(self, response: httpx.Response) -> str:
-        """The server's own words, in one line of at most 300 characters. Some servers repeat the key in theirs."""
+        """The server's own words, in one line of at most 300 characters."""
         try:
-            error = response.json()
+            return self.words_in(response.json()) or response.reason_phrase
+        except (ValueError, RecursionError):
+            return self.words_in(response.text) or response.reason_phrase
+
+    def words_in(self, error: Any) -> str:
+        """What an error says. Some servers repeat the key in theirs."""
+        try:
             text = error.get("error", error) if isinstance(error, dict) else error
             message = text.get("message", text) if isinstance(text, dict) else text
             words = message if isinstance(message, str) else json.dumps(message)
-        except (ValueError, RecursionError):
-            words = response.text
+        except RecursionError:
+            words = str(error)
         words = without_surrogates(words.replace(self.key, "[key]") if self.key else words)
-        return " ".join(words.split())[:300] or response.reason_phrase
+        return " ".join(words.split())[:300]
 
     def body(self, request: Request) -> dict[str, Any]:
         sampling = request.sampling
@@ -200,57 +250,27 @@ class ServerBackend:
             "top_p": sampling.top_p,
             "max_tokens": sampling.max_tokens,
             "seed": request.seed,
+            "stream": True,
+            "stream_options": {"include_usage": True},
         }
         if sampling.top_k:
             body["top_k"] = sampling.top_k
         if sampling.logprobs:
             body |= {"logprobs": True, "top_logprobs": sampling.logprobs}
-        if request.prefill:
+        if begun := request.prefill + (request.begun.text if request.begun else ""):
             # the forced start is an unfinished assistant message, which vLLM and SGLang continue
-            body["messages"].append({"role": "assistant", "content": request.prefill})
+            body["messages"].append({"role": "assistant", "content": begun})
             body |= {"add_generation_prompt": False, "continue_final_message": True}
         return body
 
 
-def completion_of(reply: dict[str, Any]) -> Completion:
-    choice = reply["choices"][0]
-    message = choice["message"]
-    reason = choice["finish_reason"]
-    if reason in BROKEN_OFF:
-        raise PassingFault(f"the reply was broken off: finish_reason {reason}")
-    if reason not in FINISH_REASONS:  # content_filter, tool_calls, …
-        raise SampleFailed(f"finish_reason {reason}")
-    usage = reply.get("usage") or {}
-    content = (choice.get("logprobs") or {}).get("content") or []
-    # servers with a reasoning parser split the thinking off, under one of two names
-    thinking = message.get("reasoning_content") or message.get("reasoning")
-    return Completion(
-        text=without_surrogates(message.get("content") or ""),
-        finish_reason=FINISH_REASONS[reason],
-        n_prompt_tokens=int(usage.get("prompt_tokens") or 0),
-        n_tokens=int(usage.get("completion_tokens") or len(content)),
-        thinking=without_surrogates(thinking) if thinking else None,
-        signals=signals_of(content),
-    )
-
-
-def signals_of(content: list[dict[str, Any]]) -> Signals | None:
-    """From OpenAI's form: for each token its logprob and those of the likeliest ones, whose number may vary.
-
-    vLLM lists a sampled token that is not among the top k in place of the k-th. The tail may then hold likelier tokens
-    than the last of the list, so one that is the sampled token is left out.
-    """
-    content = [token for token in content if token.get("top_logprobs")]
-    if not content:
-        return None
-    sampled = np.array([token["logprob"] for token in content], dtype=np.float64)
-    top = np.full((len(content), max(len(token["top_logprobs"]) for token in content)), -np.inf)
-    for row, token in zip(top, content, strict=True):
-        logprobs = sorted((float(entry["logprob"]) for entry in token["top_logprobs"]), reverse=True)
-        if len(logprobs) > 1 and logprobs[-1] == token["logprob"]:
-            logprobs.pop()
-        row[: len(logprobs)] = logprobs
-    return summarise(sampled, top, vocabulary=None)
+def with_beginning(completion: Completion, request: Request) -> Completion:
+    """With what was there of the reply before. Some servers give it back, most do not."""
+    if request.begun is None:
+        return completion
+    begun = request.begun
+    text = completion.text.removeprefix(request.prefill + begun.text)
+    return replace(completion, text=begun.text + text, n_tokens=begun.n_tokens + completion.n_tokens)
 
 
 def describe(error: httpx.HTTPError) -> str:
@@ -271,8 +291,3 @@ def is_url(text: str) -> bool:
     except httpx.InvalidURL:
         return False
     return url.scheme in ("http", "https") and bool(url.host)
-
-
-def without_surrogates(text: str) -> str:
-    """JSON may hold half a character (`"\\ud800"`), which neither a journal nor Parquet can."""
-    return re.sub("[\ud800-\udfff]", "\ufffd", text)

@@ -6,21 +6,90 @@ as much as if it were one token (and no tail token is likelier than the k-th), a
 All logprobs are those of the model at temperature 1 (vLLM's `raw_logprobs`), whatever the sampling temperature.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+# The entropy above which a token counts as one where the reasoning forks: the 80th percentile that Wang et al. 2025
+# measured over a Qwen3-8B's traces (https://arxiv.org/abs/2506.01939, section 3).
+HIGH_ENTROPY_NATS = 0.672
+
 
 @dataclass(frozen=True, slots=True)
 class Signals:
-    """Of one trace. Entropies in nats, bounds as in the module's docstring; the 95th percentile is of the lower one."""
+    """Of one trace or a part of it. Entropies in nats, bounds as in the module's docstring.
+
+    The 95th percentile and the share of tokens above HIGH_ENTROPY_NATS are of the lower bound.
+    """
 
     logprobs: int
     mean_logprob: float
     mean_entropy_nats: float
     mean_entropy_upper_nats: float | None
     p95_entropy_nats: float
+    high_entropy_share: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenSignals:
+    """What was measured at each sampled token: `sampled`, `lower` and, where the vocabulary is known, `upper` `(T,)`.
+
+    `sampled` is its logprob, NaN where that is not known; then the bounds of the entropy in nats. `logprobs` is the k
+    of the top k that the bounds are from.
+    """
+
+    logprobs: int
+    sampled: NDArray[np.float64]
+    lower: NDArray[np.float64]
+    upper: NDArray[np.float64] | None
+
+    def __len__(self) -> int:
+        return len(self.sampled)
+
+    def __getitem__(self, part: slice) -> "TokenSignals":
+        upper = None if self.upper is None else self.upper[part]
+        return TokenSignals(self.logprobs, self.sampled[part], self.lower[part], upper)
+
+    def summary(self) -> Signals | None:
+        """None where there is no token of known logprob."""
+        known = ~np.isnan(self.sampled)
+        if not known.any():
+            return None
+        lower = self.lower[known]
+        return Signals(
+            logprobs=self.logprobs,
+            mean_logprob=float(self.sampled[known].mean()),
+            mean_entropy_nats=float(lower.mean()),
+            mean_entropy_upper_nats=None if self.upper is None else float(self.upper[known].mean()),
+            p95_entropy_nats=float(np.percentile(lower, 95)),
+            high_entropy_share=float((lower > HIGH_ENTROPY_NATS).mean()),
+        )
+
+    def to_bytes(self) -> bytes:
+        head = np.array([self.logprobs, self.upper is not None], dtype="<f8")
+        arrays = [self.sampled, self.lower, *([] if self.upper is None else [self.upper])]
+        return b"".join(array.astype("<f8").tobytes() for array in (head, *arrays))
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "TokenSignals":
+        values = np.frombuffer(data, dtype="<f8")
+        parts = values[2:].reshape(3 if values[1] else 2, -1)
+        return cls(int(values[0]), parts[0], parts[1], parts[2] if values[1] else None)
+
+
+def joined(parts: Sequence[TokenSignals]) -> TokenSignals | None:
+    """One after another; the bound from above only where all of them have one. None of none."""
+    if not parts:
+        return None
+    uppers = [part.upper for part in parts if part.upper is not None]
+    return TokenSignals(
+        max(part.logprobs for part in parts),
+        np.concatenate([part.sampled for part in parts]),
+        np.concatenate([part.lower for part in parts]),
+        np.concatenate(uppers) if len(uppers) == len(parts) else None,
+    )
 
 
 def entropy_bounds(
@@ -48,22 +117,25 @@ def entropy_bounds(
     return lower, np.maximum(head - tail * (log_tail - np.log(outside)), lower)
 
 
+def measure(
+    sampled_logprobs: NDArray[np.floating], top_logprobs: NDArray[np.floating], vocabulary: int | None
+) -> TokenSignals:
+    """The signals at each token from `sampled_logprobs (T,)` and `top_logprobs (T, K)`.
+
+    A logprob that is not known (NaN, -inf, vLLM's -9999) becomes NaN.
+    """
+    sampled = np.minimum(sampled_logprobs.astype(np.float64), 0.0)
+    lower, upper = entropy_bounds(top_logprobs, vocabulary)
+    return TokenSignals(
+        top_logprobs.shape[1],
+        np.where(np.exp(sampled) > 0, sampled, np.nan),
+        lower,
+        upper,
+    )
+
+
 def summarise(
     sampled_logprobs: NDArray[np.floating], top_logprobs: NDArray[np.floating], vocabulary: int | None
 ) -> Signals | None:
-    """The signals of a trace from `sampled_logprobs (T,)` and `top_logprobs (T, K)`; None for an empty trace.
-
-    A token whose logprob is not known (NaN, -inf, vLLM's -9999) is left out.
-    """
-    sampled = np.minimum(sampled_logprobs.astype(np.float64), 0.0)
-    known = np.exp(sampled) > 0
-    if not known.any():
-        return None
-    lower, upper = entropy_bounds(top_logprobs[known], vocabulary)
-    return Signals(
-        logprobs=top_logprobs.shape[1],
-        mean_logprob=float(sampled[known].mean()),
-        mean_entropy_nats=float(lower.mean()),
-        mean_entropy_upper_nats=None if upper is None else float(upper.mean()),
-        p95_entropy_nats=float(np.percentile(lower, 95)),
-    )
+    """The signals of a whole trace; None for an empty one. Tokens of unknown logprob are left out."""
+    return measure(sampled_logprobs, top_logprobs, vocabulary).summary()

@@ -5,6 +5,7 @@ import importlib
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from r1distill.console import Progress, console, say
 from r1distill.errors import UserError
 from r1distill.generate.backend import Backend, Sampling
 from r1distill.generate.journal import Journal
+from r1distill.generate.meter import Meter, metrics_server
 from r1distill.generate.sampler import Judge, Plan, sample_all
 from r1distill.generate.server import ServerBackend
 from r1distill.models import resolve_model
@@ -36,6 +38,15 @@ class Job:
     traces: Path
 
 
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """How a run can be watched from outside: a file of JSON lines, a port for metrics, and the price of a token."""
+
+    file: Path | None = None
+    metrics_port: int = 0
+    usd_per_million_tokens: float | None = None
+
+
 def generate(run: Run, clock: Clock) -> dict[str, Any]:
     """Sample the teacher. Returns the counts for the stage's record."""
     recipe = run.recipe
@@ -43,7 +54,11 @@ def generate(run: Run, clock: Clock) -> dict[str, Any]:
     write_records(run.problems, Problem, problems)
     job = Job("generate", plan_of(recipe), problems, run.journal, run.traces / "00000.parquet")
     backend = teacher_backend(recipe.teacher, recipe.generate.logprobs)
-    [counts] = sample_jobs([job], backend, recipe.verify, clock, recipe.generate.concurrency, show_first=True)
+    file = run.log("generate").with_suffix(".jsonl")
+    watch = Watch(file, recipe.generate.metrics_port, recipe.teacher.usd_per_million_tokens)
+    [counts] = sample_jobs(
+        [job], backend, recipe.verify, clock, recipe.generate.concurrency, show_first=True, watch=watch
+    )
     if counts["failed"] == counts["samples"]:
         raise UserError(f"every sample failed, the last with: {counts['last_error']}; correct the recipe and run again")
     return {"problems": len(problems), **counts}
@@ -66,10 +81,18 @@ def plan_of(recipe: Recipe) -> Plan:
         model=recipe.teacher.model,
         version=recipe.teacher.revision or "",
         prompt=load_prompt(settings.prompt, settings.prefill),
-        sampling=Sampling(settings.temperature, settings.top_p, settings.top_k, settings.max_tokens, settings.logprobs),
+        sampling=Sampling(
+            settings.temperature,
+            settings.top_p,
+            settings.top_k,
+            settings.max_tokens,
+            settings.logprobs,
+            settings.stop_repetition,
+        ),
         seed=recipe.seed,
         samples=settings.samples,
         stop_after_correct=settings.stop_after_correct,
+        max_samples=settings.max_samples or settings.samples,
     )
 
 
@@ -92,7 +115,14 @@ def vllm_backend(model: str, revision: str | None, engine: dict[str, Any], logpr
 
 
 def sample_jobs(
-    jobs: list[Job], backend: Backend, verify: Verify, clock: Clock, concurrency: int, *, show_first: bool = False
+    jobs: list[Job],
+    backend: Backend,
+    verify: Verify,
+    clock: Clock,
+    concurrency: int,
+    *,
+    show_first: bool = False,
+    watch: Watch = Watch(),
 ) -> list[dict[str, Any]]:
     """Sample what is missing into the journals, then write all traces as Parquet; the model is opened once, if at all.
 
@@ -100,29 +130,40 @@ def sample_jobs(
     """
     if any(problem.kind == "code" for job in jobs for problem in job.problems):
         check_settings(code_settings(verify))  # before the first sample: no sandbox, no verdict
-    with open_pool(verify) as pool:
+    meters: list[Meter] = []
+    with open_pool(verify) as pool, metrics_server(watch.metrics_port, meters):
 
         def judge(problem: Problem, text: str, sample: int) -> Outcome:
             return pool.verify(problem, text, sample).outcome
 
-        new_tokens = asyncio.run(sample_missing(jobs, backend, judge, clock, concurrency, show_first))
+        new_tokens = asyncio.run(sample_missing(jobs, backend, judge, clock, concurrency, show_first, watch, meters))
     return [{**compact(job), "new_tokens": new} for job, new in zip(jobs, new_tokens, strict=True)]
 
 
 def compact(job: Job) -> dict[str, Any]:
     """Write the traces of a job from its journal, ordered by problem and sample, and count them."""
-    wanted = {problem.id: job.plan.request_sha(problem) for problem in job.problems}
+    plan = job.plan
+    wanted = {problem.id: plan.request_sha(problem) for problem in job.problems}
     counts: dict[str, Any] = {"samples": 0, "failed": 0, "tokens": 0, "finish_reasons": {}, "last_error": None}
+    saved = {"stop_after_correct": 0, "repetition": 0, "continuation": 0}
     with Journal(job.journal) as journal:
 
         def counted() -> Iterator[Trace]:
-            for trace in journal.traces(wanted):
-                if trace.sample < job.plan.samples:
+            for trace in journal.traces(wanted, plan.sampling.max_tokens):
+                if trace.sample < max(plan.samples, plan.max_samples):
                     count(trace, counts)
+                    if trace.finish_reason == "repetition":
+                        saved["repetition"] += plan.sampling.max_tokens - trace.n_tokens
+                    saved["continuation"] += trace.continued_from or 0
                     yield trace
 
         write_records(job.traces, Trace, counted())
-    counts["samples_spared"] = len(job.problems) * job.plan.samples - counts["samples"]
+    counts["samples_spared"] = max(len(job.problems) * plan.samples - counts["samples"], 0)
+    if (
+        sampled := counts["samples"] - counts["failed"]
+    ):  # a sample that was never taken would have been as long as these
+        saved["stop_after_correct"] = round(counts["samples_spared"] * counts["tokens"] / sampled)
+    counts["tokens_saved"] = saved
     return counts
 
 
@@ -137,7 +178,14 @@ def count(trace: Trace, counts: dict[str, Any]) -> None:
 
 
 async def sample_missing(
-    jobs: list[Job], backend: Backend, judge: Judge, clock: Clock, concurrency: int, show_first: bool
+    jobs: list[Job],
+    backend: Backend,
+    judge: Judge,
+    clock: Clock,
+    concurrency: int,
+    show_first: bool,
+    watch: Watch,
+    meters: list[Meter],
 ) -> list[int]:
     """Take the missing samples of every job; the model is opened for the first that misses any. Returns new tokens a job."""
     new_tokens = [0] * len(jobs)
@@ -154,32 +202,50 @@ async def sample_missing(
                     with console.status(f"{job.label}: starting {job.plan.model}"):
                         await opened.enter_async_context(backend)
                     started = True
-                judge_here = judge if job.plan.stop_after_correct else None
+                meter = Meter(job.label, watch.file, watch.usd_per_million_tokens)
+                meters.append(meter)
                 samples = sample_all(
-                    job.plan, job.problems, backend, journal, concurrency=concurrency, judge=judge_here
+                    job.plan,
+                    job.problems,
+                    backend,
+                    journal,
+                    concurrency=concurrency,
+                    judge=judge if job.plan.needs_judge else None,
+                    on_running=partial(setattr, meter, "running"),
                 )
                 with Progress(job.label, total, done) as progress:
                     # closed here and not by the garbage collector, so that what ended meanwhile still reaches the journal
                     async with aclosing(samples):
-                        async for trace, spared in samples:
-                            new_tokens[number] += trace.n_tokens
+                        async for taken in samples:
+                            meter.count(taken)
                             clock.tick()
                             if show_first:
                                 show_first = False
-                                show_trace(trace, job.problems)
-                            progress.advance(1 + spared, note=f"{new_tokens[number]:,} tokens")
+                                show_trace(taken.trace, job.problems)
+                            if taken.trace.sample >= job.plan.samples:
+                                progress.total += 1  # more than its share, for want of a correct one
+                            meter.waiting = max(progress.total - progress.done - 1 - taken.spared - meter.running, 0)
+                            progress.advance(1 + taken.spared, note=meter.note)
+                meter.running = 0
+                meter.write_line()
+                new_tokens[number] = meter.tokens_out
     return new_tokens
 
 
 def progress_of(job: Job, journal: Journal) -> tuple[int, int, int]:
     """(samples at most, samples found in the journal, samples found or no longer wanted)."""
-    shas = {problem.id: job.plan.request_sha(problem) for problem in job.problems}
+    plan = job.plan
+    shas = {problem.id: plan.request_sha(problem) for problem in job.problems}
     taken: dict[str, list[Outcome | None]] = {problem_id: [] for problem_id in shas}
-    for (problem_id, sample, request_sha), outcome in journal.finished().items():
-        if shas.get(problem_id) == request_sha and sample < job.plan.samples:
+    for (problem_id, sample, request_sha), outcome in journal.finished(plan.sampling.max_tokens).items():
+        if shas.get(problem_id) == request_sha and sample < max(plan.samples, plan.max_samples):
             taken[problem_id].append(outcome)
-    done = sum(job.plan.samples if job.plan.is_enough(outcomes) else len(outcomes) for outcomes in taken.values())
-    return len(job.problems) * job.plan.samples, sum(map(len, taken.values())), done
+    total = done = 0
+    for outcomes in taken.values():
+        most = max(plan.samples, len(outcomes) + (plan.room(outcomes) if len(outcomes) >= plan.samples else 0))
+        total += most
+        done += most if plan.is_enough(outcomes) else len(outcomes)
+    return total, sum(map(len, taken.values())), done
 
 
 def show_trace(trace: Trace, problems: list[Problem]) -> None:

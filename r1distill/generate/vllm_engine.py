@@ -3,6 +3,9 @@
 import dataclasses
 import difflib
 import os
+from collections.abc import Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,11 +19,14 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from r1distill.errors import UserError
-from r1distill.generate.backend import Completion, Request, SampleFailed
-from r1distill.generate.signals import Signals, summarise
+from r1distill.generate.backend import Completion, Request, SampleFailed, overlong
+from r1distill.generate.repetition import is_degenerate
+from r1distill.generate.signals import TokenSignals, joined, measure
 from r1distill.process import children_die_with_me
-from r1distill.prompting import encode_prompt, render
+from r1distill.prompting import THINK_END, encode, encode_prompt, render
+from r1distill.records import FinishReason
 
+STREAM_INTERVAL = 64  # tokens of a request after which it is looked at; each look costs the engine's client a little
 CPU_KV_CACHE_GB = "2"  # vLLM on CPUs would otherwise take half of the machine's memory
 
 
@@ -57,6 +63,8 @@ class VllmEngine:
             trust_remote_code=self.arguments.get("trust_remote_code", False),
         )
         self.vocabulary = self.engine.model_config.get_vocab_size()
+        self.context = self.engine.model_config.max_model_len
+        self.think_end = encode(self.tokenizer, THINK_END)
         return self
 
     async def __aexit__(self, *exception: Any) -> None:
@@ -65,43 +73,65 @@ class VllmEngine:
 
     async def sample(self, request: Request) -> Completion:
         prompt = encode_prompt(self.tokenizer, render(self.tokenizer, request.user_message), request.prefill)
+        begun = request.begun.token_ids or [] if request.begun else []
+        reply = Reply(ids=list(begun))
+        room = min(request.sampling.max_tokens - len(begun), self.context - len(prompt) - len(begun))
+        if room > 0:
+            await self.stream([*prompt, *begun], room, request, reply)
+        elif not begun:
+            raise SampleFailed(overlong(len(prompt), self.context))
+        text = self.tokenizer.decode(reply.ids, skip_special_tokens=False) if begun else "".join(reply.text)
+        return Completion(
+            text=self.text_of(reply.ids, text),
+            finish_reason=reply.finish_reason,
+            n_prompt_tokens=len(prompt),
+            n_tokens=len(reply.ids),
+            token_ids=reply.ids,
+            signals=joined(reply.signals),
+            n_thinking_tokens=after_last(reply.ids, self.think_end),
+        )
+
+    async def stream(self, prompt: list[int], max_tokens: int, request: Request, reply: "Reply") -> None:
+        """Fill `reply`, and abort the request where it falls into a loop."""
         sampling = request.sampling
         parameters = SamplingParams(
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             top_k=sampling.top_k,
-            max_tokens=sampling.max_tokens,
+            max_tokens=max_tokens,
             seed=request.seed,
             logprobs=sampling.logprobs or None,
             flat_logprobs=True,
-            output_kind=RequestOutputKind.FINAL_ONLY,
+            output_kind=RequestOutputKind.DELTA,
+            stream_interval=STREAM_INTERVAL,
             # `</think>` is a special token in some vocabularies; the end token is left out of the text either way
             skip_special_tokens=False,
         )
-        final = None
+        reason = None
         try:
-            async for output in self.engine.generate({"prompt_token_ids": prompt}, parameters, request.name):
-                final = output
+            async with aclosing(
+                self.engine.generate({"prompt_token_ids": prompt}, parameters, request.name)
+            ) as outputs:
+                async for output in outputs:
+                    [part] = output.outputs
+                    reply.add(part.text, part.token_ids, signals_of(part.logprobs, self.vocabulary))
+                    reason = part.finish_reason
+                    if (
+                        reason is None
+                        and sampling.stop_repetition
+                        and is_degenerate(reply.ids, sampling.stop_repetition)
+                    ):
+                        reason = "repetition"
+                        break  # which aborts the request
         except EngineDeadError as error:
             raise UserError(
                 "vLLM's engine died; see the run's logs/ for why, then run again: nothing is lost"
             ) from error
-        except ValueError as error:  # this prompt is too long, or a parameter is out of range for the model
+        except ValueError as error:  # a parameter is out of range for the model
             raise SampleFailed(str(error)) from error
-        if final is None:
-            raise SampleFailed("vLLM ended the request without an output")
-        reply = final.outputs[0]
-        if reply.finish_reason not in ("stop", "length"):
-            raise SampleFailed(f"vLLM ended the request with {reply.finish_reason}")
-        ids = list(reply.token_ids)
-        return Completion(
-            text=self.text_of(ids, reply.text),
-            finish_reason=reply.finish_reason,
-            n_prompt_tokens=len(prompt),
-            n_tokens=len(ids),
-            token_ids=ids,
-            signals=signals_of(reply.logprobs, self.vocabulary),
-        )
+        if reason not in ("stop", "length", "repetition"):
+            raise SampleFailed(f"vLLM ended the request with {reason}")
+        reply.finish_reason = reason
 
     def text_of(self, ids: list[int], text: str) -> str:
         """The reply without the token that ended it, which `skip_special_tokens = False` may leave at its end."""
@@ -109,6 +139,30 @@ class VllmEngine:
             if ids[-1] in self.tokenizer.all_special_ids and text.endswith(token):
                 return text.removesuffix(token)
         return text
+
+
+@dataclass
+class Reply:
+    """What has come of one request so far."""
+
+    ids: list[int]
+    text: list[str] = field(default_factory=list)
+    signals: list[TokenSignals] = field(default_factory=list)
+    finish_reason: FinishReason = "length"
+
+    def add(self, text: str, ids: Sequence[int], signals: TokenSignals | None) -> None:
+        self.text.append(text)
+        self.ids.extend(ids)
+        if signals is not None:
+            self.signals.append(signals)
+
+
+def after_last(ids: list[int], part: list[int]) -> int | None:
+    """How many ids there are up to the end of the last `part` in them."""
+    for end in range(len(ids), len(part) - 1, -1):
+        if ids[end - 1] == part[-1] and ids[end - len(part) : end] == part:
+            return end
+    return None
 
 
 def prepare_for_cpu(arguments: dict[str, Any]) -> None:
@@ -132,9 +186,9 @@ def check_engine_arguments(section: str, engine: dict[str, Any]) -> None:
             raise UserError(f"{section}.{key}: vLLM has no such engine argument{hint}")
 
 
-def signals_of(logprobs: Any, vocabulary: int) -> Signals | None:
-    """The signals of a reply. At each position vLLM gives the sampled token's logprob and then the top k, by rank."""
+def signals_of(logprobs: Any, vocabulary: int) -> TokenSignals | None:
+    """The signals of a part of a reply. At each position vLLM gives the sampled token's logprob, then the top k by rank."""
     if not isinstance(logprobs, FlatLogprobs) or not logprobs.start_indices:
         return None
     table = np.asarray(logprobs.logprobs, dtype=np.float32).reshape(len(logprobs.start_indices), -1)
-    return summarise(table[:, 0], table[:, 1:], vocabulary)
+    return measure(table[:, 0], table[:, 1:], vocabulary)

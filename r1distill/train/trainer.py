@@ -230,7 +230,7 @@ class ShowProgress(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.clock.tick()
         if self.progress:
-            self.progress.advance(note=self.loss)
+            self.progress.advance(note=lambda: self.loss)
 
     def on_log(
         self,

@@ -1,0 +1,168 @@
+"""The replies of OpenAI-compatible servers, whole or streamed, as completions."""
+
+import json
+import re
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import numpy as np
+
+from r1distill.generate.backend import Completion, SampleFailed
+from r1distill.generate.repetition import is_degenerate
+from r1distill.generate.signals import TokenSignals, measure
+from r1distill.records import FinishReason
+
+FINISH_REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length", "repetition": "repetition"}
+BROKEN_OFF = {None, "abort", "error", "insufficient_system_resource"}
+CHARACTERS_A_TOKEN = 4  # of text in a loop, where a server streams text and no token ids
+LOOK_EVERY_CHARACTERS = 1_024
+LONGEST_PERIOD_CHARACTERS = 4_096
+THINK_END = "</think>"
+
+
+class PassingFault(Exception):
+    """Another attempt may succeed. `retry_after_s` is what the server asked for."""
+
+    def __init__(self, message: str, retry_after_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+def completion_of(reply: dict[str, Any]) -> Completion:
+    """Of a whole chat completion. Raises PassingFault for one that was broken off, SampleFailed for one that is refused."""
+    choice = reply["choices"][0]
+    message = choice["message"]
+    usage = reply.get("usage") or {}
+    content = (choice.get("logprobs") or {}).get("content") or []
+    return completion(
+        message.get("content") or "",
+        # servers with a reasoning parser split the thinking off, under one of two names
+        message.get("reasoning_content") or message.get("reasoning"),
+        choice["finish_reason"],
+        usage,
+        content,
+    )
+
+
+def completion(
+    text: str, thinking: str | None, reason: str | None, usage: dict[str, Any], content: list[dict[str, Any]]
+) -> Completion:
+    if reason in BROKEN_OFF:
+        raise PassingFault(f"the reply was broken off: finish_reason {reason}")
+    if reason not in FINISH_REASONS:  # content_filter, tool_calls, …
+        raise SampleFailed(f"finish_reason {reason}")
+    return Completion(
+        text=without_surrogates(text),
+        finish_reason=FINISH_REASONS[reason],
+        n_prompt_tokens=int(usage.get("prompt_tokens") or 0),
+        n_tokens=int(usage.get("completion_tokens") or len(content)),
+        thinking=without_surrogates(thinking) if thinking else None,
+        signals=signals_of(content),
+        n_thinking_tokens=thinking_tokens(content),
+    )
+
+
+@dataclass
+class Streamed:
+    """A chat completion while it arrives in parts."""
+
+    text: list[str] = field(default_factory=list)
+    thinking: list[str] = field(default_factory=list)
+    content: list[dict[str, Any]] = field(default_factory=list)
+    usage: dict[str, Any] = field(default_factory=dict)
+    reason: str | None = None
+    n_parts: int = 0
+    n_characters: int = 0
+    looked_at: int = 0
+
+    def add(self, part: dict[str, Any], words_of: Callable[[Any], str]) -> None:
+        if "error" in part:
+            raise PassingFault(f"the stream ended with an error: {words_of(part)}")
+        self.usage = part.get("usage") or self.usage
+        for choice in part.get("choices") or []:
+            delta = choice.get("delta") or {}
+            thinking = delta.get("reasoning_content") or delta.get("reasoning") or ""
+            text = delta.get("content") or ""
+            if not isinstance(text, str) or not isinstance(thinking, str):
+                raise TypeError("a delta that is no text")
+            if text or thinking:
+                self.n_parts += 1
+            self.n_characters += len(text) + len(thinking)
+            self.text.append(text)
+            self.thinking.append(thinking)
+            self.content += (choice.get("logprobs") or {}).get("content") or []
+            self.reason = choice.get("finish_reason") or self.reason
+
+    def is_degenerate(self, least_tokens: int) -> bool:
+        if not least_tokens or self.n_characters - self.looked_at < LOOK_EVERY_CHARACTERS:
+            return False
+        self.looked_at = self.n_characters
+        tail = "".join(self.text if any(self.text[-64:]) else self.thinking)[-4 * LONGEST_PERIOD_CHARACTERS :]
+        codes = np.frombuffer(tail.encode("utf-32-le", errors="replace"), dtype="<i4")
+        return is_degenerate(codes, CHARACTERS_A_TOKEN * least_tokens, longest_period=LONGEST_PERIOD_CHARACTERS)
+
+    def completion(self) -> Completion:
+        if not self.usage and not self.content:  # ended by us, before the server said how much it was
+            self.usage = {"completion_tokens": self.n_parts}
+        thinking = "".join(self.thinking) or None
+        return completion("".join(self.text), thinking, self.reason, self.usage, self.content)
+
+
+async def events(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
+    """The JSON objects of server-sent events up to `[DONE]`. Raises ValueError for what is none."""
+    async for line in response.aiter_lines():
+        if not line.startswith("data:"):
+            continue
+        data = line[5:].strip()
+        if data == "[DONE]":
+            return
+        event = json.loads(data)
+        if not isinstance(event, dict):
+            raise ValueError(f"an event that is no object: {data[:100]}")
+        yield event
+
+
+def signals_of(content: list[dict[str, Any]]) -> TokenSignals | None:
+    """From OpenAI's form: for each token its logprob and those of the likeliest ones, whose number may vary.
+
+    vLLM lists a sampled token that is not among the top k in place of the k-th. The tail may then hold likelier tokens
+    than the last of the list, so one that is the sampled token is left out. A token without a list counts as not known.
+    """
+    longest = max((len(token.get("top_logprobs") or []) for token in content), default=0)
+    if not longest:
+        return None
+    sampled = np.full(len(content), np.nan)
+    top = np.full((len(content), longest), -np.inf)
+    for position, token in enumerate(content):
+        if not token.get("top_logprobs"):
+            continue
+        sampled[position] = token["logprob"]
+        logprobs = sorted((float(entry["logprob"]) for entry in token["top_logprobs"]), reverse=True)
+        if len(logprobs) > 1 and logprobs[-1] == token["logprob"]:
+            logprobs.pop()
+        top[position, : len(logprobs)] = logprobs
+    return measure(sampled, top, vocabulary=None)
+
+
+def thinking_tokens(content: list[dict[str, Any]]) -> int | None:
+    """How many tokens there are up to the one that completes the last `</think>`; None where there is none in them."""
+    texts = [token.get("token") for token in content]
+    if not all(isinstance(text, str) for text in texts):
+        return None
+    whole = "".join(texts)  # type: ignore[arg-type]
+    at = whole.rfind(THINK_END)
+    if at < 0:
+        return None
+    position = 0
+    for index, text in enumerate(texts):
+        position += len(text)  # type: ignore[arg-type]
+        if position >= at + len(THINK_END):
+            return index + 1
+    return None
+
+
+def without_surrogates(text: str) -> str:
+    """JSON may hold half a character (`"\\ud800"`), which neither a journal nor Parquet can."""
+    return re.sub("[\ud800-\udfff]", "\ufffd", text)
