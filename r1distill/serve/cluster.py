@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -23,7 +24,6 @@ ANSWER_S = 10.0
 class Cluster:
     """`devices` are the GPUs of each node, or its CPUs where vLLM runs on them."""
 
-    address: str
     head: str
     head_is_here: bool
     kind: str
@@ -48,6 +48,7 @@ def connected(address: str) -> Iterator[None]:
     """Be a driver of the cluster. Raises UserError where none answers."""
     check_address(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -55,6 +56,7 @@ def connected(address: str) -> Iterator[None]:
         raise UserError(
             f"serve.ray = {address}: no Ray cluster: {reason}; start one (`ray start --head`), or leave serve.ray out"
         ) from None
+    signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put a handler of its own there
     try:
         yield
     finally:
@@ -83,7 +85,6 @@ def look(is_cpu: bool) -> Cluster:
     nodes = [node for node in ray.nodes() if node["Alive"]]
     head = next((node for node in nodes if HEAD in node["Resources"]), nodes[0])
     return Cluster(
-        address=ray.get_runtime_context().gcs_address,
         head=head["NodeManagerAddress"],
         head_is_here=head["NodeManagerAddress"] == ray.util.get_node_ip_address(),
         kind=kind,

@@ -4,12 +4,7 @@ A node that dies takes its copies and the requests in them, which the client sen
 lives on the head. Ray Serve starts a lost copy anew as soon as there is a place for it.
 """
 
-import hashlib
-import hmac
-import json
-import signal
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,32 +22,25 @@ from r1distill.console import console, library_output_to, say
 from r1distill.errors import UserError
 from r1distill.recipe import Serve
 from r1distill.serve.cluster import HEAD, Cluster, connected
+from r1distill.serve.key_guard import KeyGuard, digest_of
 from r1distill.serve.teacher import RAY_STOP_S, Teacher, ray_configuration
 
 APPLICATION = "r1distill"
 LLM_DEPLOYMENT = "LLMServer:"  # how Ray Serve LLM begins the name of the copies
 LOOK_EVERY_S = 1.0
 MANY = 1_000_000_000  # requests at once: vLLM's queue is the one that counts
-Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
-class KeyGuard:
-    """Refuses requests without the key, of which it knows only the SHA-256: it is sent to the nodes, the key is not."""
+class Ingress(OpenAiIngress):
+    """For one model, whose name may have a colon (quickstart:teacher): Ray takes what follows it for a LoRA adapter."""
 
-    def __init__(self, app: Callable[..., Awaitable[None]], digest: bytes) -> None:
-        self.app, self.digest = app, digest
+    def __init__(self, llm_deployments: dict[str, Any], model_cards: dict[str, Any]) -> None:
+        super().__init__(llm_deployments, model_cards)
+        for name, handle in llm_deployments.items():
+            self._configured_serve_handles[name] = handle.options(stream=True)
 
-    async def __call__(self, scope: dict[str, Any], receive: Any, send: Send) -> None:
-        if scope["type"] == "http" and not self.is_known(dict(scope["headers"]).get(b"authorization", b"")):
-            body = json.dumps({"error": {"message": "the key is missing or wrong", "code": 401}}).encode()
-            headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-            await send({"type": "http.response.start", "status": 401, "headers": headers})
-            await send({"type": "http.response.body", "body": body})
-        else:
-            await self.app(scope, receive, send)
-
-    def is_known(self, header: bytes) -> bool:
-        return hmac.compare_digest(hashlib.sha256(header.removeprefix(b"Bearer ")).digest(), self.digest)
+    async def _get_model_id(self, model: str | None) -> str:
+        return model if model in self._model_cards else await super()._get_model_id(model)
 
 
 def serve_on_ray(
@@ -62,9 +50,7 @@ def serve_on_ray(
 
     `timeout_s` is how long the client waits for a reply; Ray's own limit would be ten minutes.
     """
-    on_sigterm = signal.getsignal(signal.SIGTERM)
     with library_output_to(log), connected(settings.ray):
-        signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put a handler of its own there
         refuse_a_second_server(settings.ray)
         try:
             with console.status(f"serve: starting {teacher.replicas} copies on {cluster.words()}, Ray's log is {log}"):
@@ -97,7 +83,7 @@ def application(teacher: Teacher, cluster: Cluster, key: str, timeout_s: float) 
     config = LLMConfig(**ray_configuration(teacher, cluster.largest))
     app = make_app()
     if key:
-        app.add_middleware(KeyGuard, digest=hashlib.sha256(key.encode()).digest())
+        app.add_middleware(KeyGuard, digest=digest_of(key.encode()))
     ingress = serve.deployment(
         num_replicas=teacher.replicas,
         max_ongoing_requests=MANY,
@@ -107,7 +93,7 @@ def application(teacher: Teacher, cluster: Cluster, key: str, timeout_s: float) 
             "runtime_env": {"env_vars": {"RAY_SERVE_LLM_ROUTER_HTTP_TIMEOUT": str(timeout_s)}},
         },
         graceful_shutdown_timeout_s=RAY_STOP_S,
-    )(make_fastapi_ingress(OpenAiIngress, app=app))
+    )(make_fastapi_ingress(Ingress, app=app))
     return ingress.bind(
         llm_deployments={config.model_id: build_llm_deployment(config)},
         model_cards={config.model_id: to_model_metadata(config.model_id, config)},
