@@ -93,7 +93,8 @@ def check(folder: Path, token: str, recipe: str, overrides: list[str]) -> int:
 
 def environment(token: str, node: str) -> dict[str, str]:
     settings = {"OMP_NUM_THREADS": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
-    return {**os.environ, **settings, "RAY_USAGE_STATS_ENABLED": "0", MARK: f"{token}-{node}"}
+    ray = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token * 4}  # as generate.slurm
+    return {**os.environ, **settings, **ray, MARK: f"{token}-{node}"}
 
 
 def r1distill(token: str, *arguments: str, stdout: object = None) -> "subprocess.Popen[bytes]":

