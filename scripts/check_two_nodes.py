@@ -70,8 +70,7 @@ def check(folder: Path, token: str, recipe: str, overrides: list[str]) -> int:
     print(
         f"killed all {killed} processes of the second node after {died - begun:.0f} s and {before} traces", flush=True
     )
-    wait_for(lambda: journalled(run / "journal") > before or generate.poll() is not None)
-    print(f"the next trace arrived after {time.monotonic() - died:.1f} s", flush=True)
+    pause = longest_pause(run / "journal", wanted, generate, died)
     code = generate.wait(WAIT_S)
     seconds = time.monotonic() - begun
 
@@ -83,12 +82,22 @@ def check(folder: Path, token: str, recipe: str, overrides: list[str]) -> int:
     stopping = time.monotonic()
     serve_code = serve.wait(60)
     print("\n".join(line for line in served.read_text().splitlines() if "copies answer" in line))
-    print(
-        f"{counts.get('samples', 0)} of {wanted} traces, {counts.get('failed', 0)} failed, finish_reasons "
-        f"{counts.get('finish_reasons')}, {seconds:.0f} s; {len(answers)} requests, {refused} of them sent again; "
-        f"generate ended with {code}, serve with {serve_code} {time.monotonic() - stopping:.1f} s after SIGTERM"
-    )
+    print(f"{counts.get('samples', 0)} of {wanted} traces, {counts.get('failed', 0)} failed, after {seconds:.0f} s")
+    print(f"{len(answers)} requests, of which {refused} failed and were sent again")
+    print(f"the longest wait for a trace after the kill: {pause:.1f} s")
+    print(f"generate ended with {code}, serve with {serve_code} {time.monotonic() - stopping:.1f} s after SIGTERM")
     return 0 if code == 0 and counts.get("samples") == wanted and not counts.get("failed") else 1
+
+
+def longest_pause(journal: Path, wanted: int, generate: "subprocess.Popen[bytes]", since: float) -> float:
+    """The most seconds without a trace from `since` on, until all `wanted` ones are there."""
+    found, longest = journalled(journal), 0.0
+    while found < wanted and generate.poll() is None and time.monotonic() - since < WAIT_S:
+        if (now := journalled(journal)) > found:
+            found, since = now, time.monotonic()
+        longest = max(longest, time.monotonic() - since)
+        time.sleep(0.1)
+    return longest
 
 
 def environment(token: str, node: str) -> dict[str, str]:

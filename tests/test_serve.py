@@ -158,6 +158,7 @@ def test_a_port_in_use_and_a_host_of_others_are_named_with_the_remedy() -> None:
     ("words", "said"),
     [
         (["serve.replicas=2"], ["serve.replicas = 2", "serve.ray=auto", "data_parallel_size=2"]),
+        (["run_dir=/proc/run"], ["run_dir /proc/run", "choose another"]),
         (["serve.replicas=0"], ["serve.replicas = 0"]),
         (["serve.port=70000"], ["serve.port = 70000"]),
         (["serve.tensor_parallel_size=8"], ["serve.tensor_parallel_size", "[teacher.engine]"]),
@@ -214,7 +215,7 @@ def test_a_dry_run_prints_the_command_and_the_gpus_it_needs(tmp_path: Path) -> N
 def test_the_exit_code_of_the_server_is_passed_on_with_the_end_of_its_log(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    log = tmp_path / "logs" / "serve.log"
+    log = tmp_path / "serve.log"
     command = [sys.executable, "-c", "import sys; print('out of memory'); sys.exit(7)"]
     assert node.serve_here(command, dict(os.environ), "http://127.0.0.1:9/health", "serving", log) == 7
     said = capsys.readouterr().out

@@ -54,7 +54,8 @@ def connected(address: str) -> Iterator[None]:
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"serve.ray = {address}: no Ray cluster: {reason}; start one (`ray start --head`), or leave serve.ray out"
+            f"serve.ray = {address}: no Ray cluster: {reason}; start one (`ray start --head`), leave serve.ray out, "
+            "or set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN to those of the cluster"
         ) from None
     signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put a handler of its own there
     try:

@@ -31,6 +31,11 @@ def serve(run: Run, recipe_name: str, overrides: list[str]) -> int:
     require_packages("serve", "vllm")
     children_die_with_me()
     signal.signal(signal.SIGTERM, end_by_signal)
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.open("a").close()
+    except OSError as error:
+        raise UserError(f"run_dir {run.folder}: cannot be written: {error.strerror}; choose another") from None
     with library_output_to(log):
         is_cpu = check_engine(recipe)
     teacher = teacher_of(recipe, resolve_model(recipe.teacher.model, "teacher.model"), is_cpu)
@@ -43,7 +48,7 @@ def serve(run: Run, recipe_name: str, overrides: list[str]) -> int:
 
     if settings.ray:
         require_packages("serve.ray", "ray")
-        with console.status("serve: looking at the Ray cluster"):
+        with library_output_to(log), console.status("serve: looking at the Ray cluster"):
             cluster = importlib.import_module("r1distill.serve.cluster").cluster_for(settings.ray, teacher)
         if teacher.takes_ray_serve:
             if cluster.head_is_here:
@@ -76,7 +81,7 @@ def show_serving(run: Run, recipe_name: str, overrides: list[str]) -> None:
         require_packages("serve.ray", "ray")
         module = importlib.import_module("r1distill.serve.cluster")
         try:
-            with module.connected(settings.ray):
+            with library_output_to(Path(os.devnull)), module.connected(settings.ray):
                 cluster = module.look(is_cpu)
             machine, largest = cluster.head, cluster.largest
             found = (

@@ -26,7 +26,6 @@ def serve_here(command: list[str], environment: dict[str, str], health: str, rea
 
     `ready_line` is said once the URL `health` answers. The output of vLLM is added to `log`.
     """
-    log.parent.mkdir(parents=True, exist_ok=True)
     before = log.stat().st_size if log.exists() else 0
     with log.open("ab") as output:
         child = subprocess.Popen(

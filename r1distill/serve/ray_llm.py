@@ -5,11 +5,13 @@ lives on the head. Ray Serve starts a lost copy anew as soon as there is a place
 """
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray import serve
+from ray.exceptions import RayError
 from ray.llm._internal.serve.core.configs.openai_api_models import to_model_metadata  # as Ray's own documentation does
 from ray.llm._internal.serve.core.ingress.ingress import init as make_app
 from ray.serve._private.common import ReplicaState
@@ -55,15 +57,17 @@ def serve_on_ray(
         try:
             with console.status(f"serve: starting {teacher.replicas} copies on {cluster.words()}, Ray's log is {log}"):
                 serve.start(proxy_location="HeadOnly", http_options={"host": settings.host, "port": settings.port})
-                try:
-                    serve.run(application(teacher, cluster, key, timeout_s), name=APPLICATION, route_prefix="/")
-                except RuntimeError as error:
-                    say(f"Ray Serve could not start {teacher.name}: {error}")
-                    return 1
+                serve.run(application(teacher, cluster, key, timeout_s), name=APPLICATION, route_prefix="/")
             say(ready_line)
             return watch(teacher)
+        except (RayError, RuntimeError) as error:  # no copy came up, or the cluster is gone
+            say(
+                f"Ray Serve ended {teacher.name}: {' '.join(str(error).split())}; see {log}, and Ray's logs on its head"
+            )
+            return 1
         finally:
-            serve.shutdown()
+            with suppress(RayError, RuntimeError):
+                serve.shutdown()
 
 
 def refuse_a_second_server(address: str) -> None:
