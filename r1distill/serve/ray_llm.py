@@ -55,9 +55,13 @@ def serve_on_ray(
     with library_output_to(log), connected(settings.ray):
         refuse_a_second_server(settings.ray)
         try:
+            app = application(teacher, cluster, key, timeout_s)
+        except ValueError as error:
+            raise UserError(f"Ray Serve LLM does not take [teacher.engine]: {' '.join(str(error).split())}") from None
+        try:
             with console.status(f"serve: starting {teacher.replicas} copies on {cluster.words()}, Ray's log is {log}"):
                 serve.start(proxy_location="HeadOnly", http_options={"host": settings.host, "port": settings.port})
-                serve.run(application(teacher, cluster, key, timeout_s), name=APPLICATION, route_prefix="/")
+                serve.run(app, name=APPLICATION, route_prefix="/")
             say(ready_line)
             return watch(teacher)
         except (RayError, RuntimeError) as error:  # no copy came up, or the cluster is gone

@@ -90,6 +90,7 @@ def ray_configuration(teacher: Teacher, largest: int | None) -> dict[str, Any]:
     return {
         "model_loading_config": {"model_id": teacher.name, "model_source": teacher.model},
         "engine_kwargs": teacher.arguments,
+        "log_engine_metrics": not teacher.arguments.get("disable_log_stats"),  # Ray refuses the two together
         "placement_group_config": {
             "bundles": [{"CPU": 1} if teacher.is_cpu else {"GPU": 1}] * teacher.devices,
             "strategy": "STRICT_PACK" if on_one_node else "PACK",
