@@ -16,13 +16,13 @@ GENERATE = ROOT / "scripts" / "slurm" / "generate.slurm"
 SCRIPTS = sorted([*ROOT.glob("scripts/**/*.sh"), *ROOT.glob("scripts/**/*.slurm"), ROOT / ".ci" / "run"])
 # `ray start --head` listens where it was told to, as Ray does; what serves and samples goes on until it is stopped
 FAKE = r"""#!/usr/bin/env bash
+trap 'echo "ended: $(basename "$0") $1" >>"$CALLS"; exit 143' TERM
 echo "$(basename "$0") $*" >>"$CALLS"
 case "$(basename "$0") $*" in
   "scontrol show hostnames "*) echo localhost; echo node2 ;;
   "scontrol requeue "*) exit "${REQUEUE:-0}" ;;
   srun*--head*) exec "$PYTHON" -c "import socket, time; s = socket.create_server(('', $RAY_PORT)); time.sleep(600)" ;;
   srun*|"r1distill serve"*)
-    trap 'echo "ended: $(basename "$0") $1" >>"$CALLS"; exit 143' TERM
     if [ "$1" = serve ]; then
       if [ -n "${BROKEN:-}" ]; then echo "error: no GPU"; exit 2; fi
       echo "serving a at b"
@@ -30,7 +30,6 @@ case "$(basename "$0") $*" in
     while true; do sleep 0.1; done ;;
   "r1distill generate"*)
     if [ -n "${FINISHED:-}" ]; then exit "$FINISHED"; fi
-    trap 'echo "ended: r1distill generate" >>"$CALLS"; exit 143' TERM
     while true; do sleep 0.1; done ;;
 esac
 """
