@@ -106,6 +106,22 @@ stage_command("generate", "Sample the teacher: problems → traces.")
 
 
 @app.command()
+def serve(
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the command or configuration and the GPUs it needs.")
+    ] = False,
+) -> None:
+    """Put the teacher behind a URL, on this node or over a Ray cluster, for teacher.backend=server."""
+    run = room("run").Run(room("recipe").load_recipe(room("recipe").find_recipe(recipe), overrides or []))
+    if dry_run:
+        room("serve.command").show_serving(run, recipe, overrides or [])
+    else:
+        raise typer.Exit(room("serve.command").serve(run, recipe, overrides or []))
+
+
+@app.command()
 def verify(
     recipe: Annotated[
         str | None, typer.Argument(metavar="[RECIPE]", help="As for the other stages.", show_default=False)

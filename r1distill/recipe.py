@@ -21,6 +21,7 @@ PASSED_THROUGH = {
     "train": "; TRL's options go in [train.args]",
     "teacher": "; vLLM's options go in [teacher.engine]",
     "eval": "; vLLM's options go in [eval.engine]",
+    "serve": "; vLLM's options go in [teacher.engine]",
 }
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -73,9 +74,24 @@ class Teacher(Section):
     retries: int = Field(default=5, ge=0)
     """`server` only: attempts after the first, with exponential back-off, on 429, 5xx, time-outs and broken connections."""
     engine: dict[str, Any] = {}
-    """`vllm` only: passed to vLLM's engine arguments untouched (`tensor_parallel_size`, `max_model_len`, …)."""
+    """vLLM's engine arguments, passed untouched (`tensor_parallel_size`, …): for the backend `vllm` and `r1distill serve`."""
     usd_per_million_tokens: float | None = Field(default=None, ge=0)
     """Price of sampled tokens, from which the live line estimates what the run has cost."""
+
+
+class Serve(Section):
+    """Where `r1distill serve` puts the teacher, for `backend = "server"`. Its engine is that of [teacher.engine]."""
+
+    host: str = Field(default="127.0.0.1", min_length=1)
+    """Address to listen on; `0.0.0.0` is all of them, and lets other machines in."""
+    port: int = Field(default=8000, ge=1, le=65535)
+    """TCP port."""
+    replicas: int = Field(default=1, ge=1)
+    """Copies of the model behind the one URL, each on tensor × pipeline GPUs. More than one needs Ray."""
+    ray: str = ""
+    """Ray cluster to use the nodes of: `HOST:PORT`, or `auto` for the one that this node is in; "" is this node alone."""
+    api_key_env: str = Field(default="VLLM_API_KEY", min_length=1)
+    """The environment variable that holds the key requests must bring; where it is not set, none is asked for."""
 
 
 class Generate(Section):
@@ -245,6 +261,7 @@ class Recipe(Section):
     """Seeds every sample (with its identity) and the training."""
     problems: Problems
     teacher: Teacher
+    serve: Serve = Serve()
     generate: Generate = Generate()
     verify: Verify = Verify()
     filter: Filter = Filter()

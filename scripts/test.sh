@@ -3,7 +3,7 @@
 #   scripts/test.sh [pytest options]                  e.g. scripts/test.sh -m "not slow" -x
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-"$root/scripts/setup.sh" quickstart dev
+"$root/scripts/setup.sh" quickstart ray dev
 cd "$root"
 export HF_HUB_OFFLINE=1
 bin=$root/.venv/bin

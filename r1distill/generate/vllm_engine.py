@@ -2,7 +2,6 @@
 
 import dataclasses
 import difflib
-import os
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 
 from r1distill.errors import UserError
 from r1distill.generate.backend import Completion, Request, SampleFailed, overlong
+from r1distill.generate.engine_arguments import engine_arguments, prepare_for_cpu
 from r1distill.generate.repetition import is_degenerate
 from r1distill.generate.signals import TokenSignals, joined, measure
 from r1distill.process import children_die_with_me
@@ -27,7 +27,6 @@ from r1distill.prompting import THINK_END, encode, encode_prompt, render
 from r1distill.records import FinishReason
 
 STREAM_INTERVAL = 64  # tokens of a request after which it is looked at; each look costs the engine's client a little
-CPU_KV_CACHE_GB = "2"  # vLLM on CPUs would otherwise take half of the machine's memory
 
 
 class VllmEngine:
@@ -35,16 +34,7 @@ class VllmEngine:
 
     def __init__(self, model: str, revision: str | None, engine: dict[str, Any], logprobs: int) -> None:
         check_engine_arguments("engine", engine)
-        self.arguments: dict[str, Any] = {
-            "model": model,
-            "revision": revision,
-            "enable_prefix_caching": True,
-            # the logprobs of the model itself, not of the tempered, truncated distribution that was sampled from
-            "logprobs_mode": "raw_logprobs",
-            "max_logprobs": max(20, logprobs),
-            "enable_log_requests": False,
-            **engine,
-        }
+        self.arguments = {"model": model, "revision": revision, **engine_arguments(engine, logprobs)}
 
     async def __aenter__(self) -> "VllmEngine":
         children_die_with_me()
@@ -163,17 +153,6 @@ def after_last(ids: list[int], part: list[int]) -> int | None:
         if ids[end - 1] == part[-1] and ids[end - len(part) : end] == part:
             return end
     return None
-
-
-def prepare_for_cpu(arguments: dict[str, Any]) -> None:
-    """Settings without which vLLM on CPUs takes half the memory and two minutes more (measured: facts in README)."""
-    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", CPU_KV_CACHE_GB)
-    cores = sorted(os.sched_getaffinity(0))
-    os.environ.setdefault("OMP_NUM_THREADS", str(len(cores)))
-    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", ",".join(map(str, cores)))
-    arguments.setdefault("enforce_eager", True)
-    # vLLM 0.32 ends with "CPU Generator does not use offset" when the prompt of a seeded request is split over two steps
-    arguments.setdefault("enable_chunked_prefill", False)
 
 
 def check_engine_arguments(section: str, engine: dict[str, Any]) -> None:
