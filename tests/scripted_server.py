@@ -11,13 +11,18 @@ from typing import Any
 
 @dataclass
 class Reply:
-    """One answer. `body` is sent as it is if it is bytes, else as JSON; `cut` closes the connection halfway through."""
+    """One answer. `body` is sent as it is if it is bytes, else as JSON; `cut` closes the connection halfway through.
+
+    A body in `pieces` is sent one after another, `drip_s` apart.
+    """
 
     status: int = 200
     body: Any = None
     headers: dict[str, str] = field(default_factory=dict)
     delay_s: float = 0.0
     cut: bool = False
+    pieces: list[bytes] = field(default_factory=list)
+    drip_s: float = 0.0
 
 
 @dataclass
@@ -35,6 +40,20 @@ def chat(content: str | None = "four", *, finish_reason: str | None = "stop", **
     }
 
 
+def stream(
+    *parts: str, finish_reason: str | None = "stop", drip_s: float = 0.0, done: bool = True, **usage: int
+) -> Reply:
+    """A streamed chat completion, a part of the text an event."""
+    choices: list[dict[str, Any]] = [{"delta": {"role": "assistant", "content": ""}, "finish_reason": None}]
+    choices += [{"delta": {"content": part}, "finish_reason": None} for part in parts]
+    choices += [{"delta": {}, "finish_reason": finish_reason}] if finish_reason else []
+    events: list[Any] = [{"choices": [choice]} for choice in choices]
+    if usage:
+        events.append({"choices": [], "usage": usage})
+    pieces = [b"data: " + json.dumps(event).encode() + b"\n\n" for event in events] + [b"data: [DONE]\n\n"] * done
+    return Reply(headers={"content-type": "text/event-stream"}, pieces=pieces, drip_s=drip_s)
+
+
 def fault(status: int, message: str = "a fault of the script", **headers: str) -> Reply:
     return Reply(
         status, {"error": {"message": message}}, {name.replace("_", "-"): text for name, text in headers.items()}
@@ -50,6 +69,8 @@ class ScriptedServer:
         models = models if isinstance(models, Reply) else Reply(body={"data": [{"id": name} for name in models]})
         self.models = models
         self.received: list[Received] = []
+        self.tokenize: Reply = fault(404)
+        self.cut_short = 0  # replies that the client did not read to their end
         self.lock = threading.Lock()
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler_of(self))
         self.server.daemon_threads = True
@@ -80,6 +101,8 @@ def handler_of(owner: ScriptedServer) -> type[BaseHTTPRequestHandler]:
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
             headers = {name.lower(): text for name, text in self.headers.items()}
+            if self.path == "/tokenize":
+                return self.send(owner.tokenize)
             if self.path != "/v1/chat/completions":
                 return self.send(fault(404, f"no such path: {self.path}"))
             self.send(owner.reply_to(Received(headers, body, time.monotonic())))
@@ -87,16 +110,21 @@ def handler_of(owner: ScriptedServer) -> type[BaseHTTPRequestHandler]:
         def send(self, reply: Reply) -> None:
             time.sleep(reply.delay_s)
             body = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
+            pieces = reply.pieces or [body]
+            body = b"".join(pieces)
             try:
                 self.send_response(reply.status)
                 for name, text in reply.headers.items():
                     self.send_header(name, text)
                 self.send_header("content-length", str(len(body)))
                 self.end_headers()
-                self.wfile.write(body[: len(body) // 2] if reply.cut else body)
+                for piece in [body[: len(body) // 2]] if reply.cut else pieces:
+                    self.wfile.write(piece)
+                    time.sleep(reply.drip_s)
                 self.close_connection = self.close_connection or reply.cut
             except (BrokenPipeError, ConnectionResetError):
                 self.close_connection = True  # the client lost its patience
+                owner.cut_short += 1
 
         def log_message(self, format: str, *args: Any) -> None:
             pass

@@ -92,8 +92,8 @@ def take(
                 async for each in samples:
                     trace, spared = each.trace, each.spared
                     [stored] = journal.connection.execute(
-                        "SELECT count(*) FROM samples WHERE problem_id = ? AND sample = ? AND request_sha = ?",
-                        (trace.problem_id, trace.sample, trace.request_sha),
+                        "SELECT count(*) FROM samples WHERE problem_id = ? AND sample = ? AND request_sha = ? AND n_tokens = ?",
+                        (trace.problem_id, trace.sample, trace.request_sha, trace.n_tokens),
                     ).fetchone()
                     assert stored == 1
                     taken.append((trace, spared))
@@ -331,6 +331,106 @@ def test_a_reply_that_was_cut_off_is_not_the_correct_one_after_which_sampling_st
 def test_stop_after_correct_needs_a_judge(tmp_path):
     with pytest.raises(ValueError, match="need a judge"):
         take(tmp_path, plan_of(3, 1), PROBLEMS, Scripted())
+
+
+# ---------------------------------------------------------------- more for what nobody solved
+
+
+def test_an_unsolved_problem_is_sampled_on_until_it_is_solved_and_no_further(tmp_path):
+    solved_at = {problem.id: index for index, problem in enumerate(PROBLEMS)}  # 0 … 5
+
+    def judge(problem: Problem, text: str, sample: int) -> Outcome:
+        return "correct" if sample >= solved_at[problem.id] else "incorrect"
+
+    plan = plan_of(2, max_samples=5)
+    taken = take(tmp_path, plan, PROBLEMS, Scripted(), judge=judge)
+    found = Counter(trace.problem_id for trace, _ in taken)
+    assert [found[problem.id] for problem in PROBLEMS] == [2, 2, 3, 4, 5, 5]
+    assert take(tmp_path, plan, PROBLEMS, Scripted(), judge=judge) == []
+    [(trace, _)] = take(tmp_path, replace(plan, max_samples=6), PROBLEMS, Scripted(), judge=judge)
+    assert (trace.problem_id, trace.sample) == (PROBLEMS[5].id, 5)
+
+
+def test_more_samples_and_stopping_after_correct_ones_go_together(tmp_path):
+    plan = plan_of(3, 1, max_samples=9)
+    taken = take(
+        tmp_path, plan, PROBLEMS[:1], Scripted(), judge=lambda p, t, sample: "correct" if sample == 4 else "incorrect"
+    )
+    assert [(trace.sample, spared) for trace, spared in taken] == [(n, 0) for n in range(5)]
+    taken = take(tmp_path, plan, PROBLEMS[1:2], Scripted(), judge=lambda p, t, sample: "correct")
+    assert [(trace.sample, spared) for trace, spared in taken] == [(0, 2)]
+
+
+# ---------------------------------------------------------------- what a limit cut off
+
+
+class Counting(Scripted):
+    """Replies of 10 to 59 tokens, by the seed of their beginning, each token of entropy 0.01 times its place."""
+
+    async def sample(self, request: Request) -> Completion:
+        await super().sample(request)
+        problem_id, sample, _ = request.name.split("-")
+        whole = 10 + int(hashlib.sha256(f"{problem_id}/{sample}".encode()).hexdigest(), 16) % 50
+        begun = request.begun.token_ids or [] if request.begun else []
+        ids = [*begun, *range(len(begun), min(whole, request.sampling.max_tokens))]
+        new = np.arange(len(begun), len(ids)) / 100
+        return Completion(
+            text=" ".join(map(str, ids)),
+            finish_reason="stop" if len(ids) == whole else "length",
+            n_prompt_tokens=7,
+            n_tokens=len(ids),
+            token_ids=ids,
+            signals=TokenSignals(20, -new, new, new),
+        )
+
+
+def with_limit(max_tokens: int, **changes: Any) -> Plan:
+    return plan_of(2, sampling=replace(SAMPLING, max_tokens=max_tokens), **changes)
+
+
+def traces_of(folder: Path, plan: Plan) -> list[Trace]:
+    with Journal(folder) as journal:
+        wanted = {problem.id: plan.request_sha(problem) for problem in PROBLEMS}
+        return list(journal.traces(wanted, plan.sampling.max_tokens))
+
+
+def test_a_larger_limit_continues_what_was_cut_off_and_nothing_else(tmp_path):
+    take(tmp_path, with_limit(30), PROBLEMS, Counting())
+    short = {(trace.problem_id, trace.sample): trace for trace in traces_of(tmp_path, with_limit(30))}
+    cut = {key for key, trace in short.items() if trace.finish_reason == "length"}
+    assert 0 < len(cut) < len(short)
+    backend = Counting()
+    taken = take(tmp_path, with_limit(100), PROBLEMS, backend)
+    assert {(trace.problem_id, trace.sample) for trace, _ in taken} == cut
+    assert all(request.begun and request.begun.n_tokens == 30 for request in backend.requests)
+    take(tmp_path / "whole", with_limit(100), PROBLEMS, Counting())
+    for trace, whole in zip(
+        traces_of(tmp_path, with_limit(100)), traces_of(tmp_path / "whole", with_limit(100)), strict=True
+    ):
+        was_cut = (trace.problem_id, trace.sample) in cut
+        assert trace.continued_from == (30 if was_cut else None)
+        # in one go or in two, the trace and all that was measured of it are the same
+        assert replace(trace, continued_from=None, seconds=0) == replace(whole, seconds=0)
+    assert take(tmp_path, with_limit(100), PROBLEMS, Counting()) == []
+
+
+def test_a_smaller_limit_than_before_takes_nothing_that_is_longer(tmp_path):
+    take(tmp_path, with_limit(100), PROBLEMS, Counting())
+    again = take(tmp_path, with_limit(30), PROBLEMS, Counting())
+    assert all(trace.n_tokens <= 30 for trace in traces_of(tmp_path, with_limit(30)))
+    assert len(traces_of(tmp_path, with_limit(30))) == 12
+    assert 0 < len(again) < 12
+    assert all(trace.finish_reason == "length" for trace, _ in again)
+    assert all(trace.finish_reason == "stop" for trace in traces_of(tmp_path, with_limit(100)))
+
+
+def test_a_solved_problem_leaves_what_was_cut_off_as_it_is(tmp_path):
+    plan, judge = with_limit(30, stop_after_correct=1), judge_by_hash(1.0)
+    take(tmp_path, plan, PROBLEMS, Counting(), judge=judge)
+    solved = {trace.problem_id for trace in traces_of(tmp_path, plan) if trace.finish_reason == "stop"}
+    assert solved
+    taken = take(tmp_path, replace(plan, sampling=replace(SAMPLING, max_tokens=100)), PROBLEMS, Counting(), judge=judge)
+    assert {trace.problem_id for trace, _ in taken}.isdisjoint(solved)
 
 
 # ---------------------------------------------------------------- concurrency

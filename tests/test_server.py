@@ -1,6 +1,7 @@
 """The server backend against a scripted server: real sockets, and every fault that a server has shown."""
 
 import asyncio
+import dataclasses
 import itertools
 import json
 import math
@@ -11,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted_server import Reply, ScriptedServer, chat, fault
+from scripted_server import Reply, ScriptedServer, chat, fault, stream
 
 from r1distill.errors import UserError
 from r1distill.generate import server as module
-from r1distill.generate.backend import Completion, Request, SampleFailed, Sampling
+from r1distill.generate.backend import Begun, Completion, Request, SampleFailed, Sampling
 from r1distill.generate.journal import Journal
 from r1distill.generate.sampler import Plan, sample_all
 from r1distill.generate.server import Server, ServerBackend
@@ -535,3 +536,131 @@ def test_a_server_that_dies_in_the_middle_loses_nothing(tmp_path: Path):
     with ScriptedServer() as server:
         assert asyncio.run(main(server, None)) == 20 - kept
         assert len(server.received) == 20 - kept
+
+
+# ---------------------------------------------------------------- streams
+
+
+def with_sampling(**changes: Any) -> Request:
+    return dataclasses.replace(REQUEST, sampling=dataclasses.replace(SAMPLING, **changes))
+
+
+def test_a_streamed_reply_is_put_together():
+    with ScriptedServer(stream("fo", "ur", prompt_tokens=11, completion_tokens=2)) as server:
+        completion = ask_one(server)
+    assert (completion.text, completion.finish_reason) == ("four", "stop")
+    assert (completion.n_prompt_tokens, completion.n_tokens) == (11, 2)
+
+
+def test_streamed_thinking_and_logprobs_are_put_together():
+    def event(**choice: Any) -> bytes:
+        return b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n"
+
+    def token(text: str) -> dict[str, Any]:
+        return {"token": text, "logprob": math.log(0.5), "top_logprobs": [{"logprob": math.log(0.5)}] * 2}
+
+    pieces = [
+        event(delta={"reasoning": "ab"}, logprobs={"content": [token("a"), token("b")]}, finish_reason=None),
+        event(delta={"content": "c"}, logprobs={"content": [token("c")]}, finish_reason="stop"),
+        b": a comment\n\ndata: [DONE]\n\n",
+    ]
+    with ScriptedServer(Reply(headers={"content-type": "text/event-stream"}, pieces=pieces)) as server:
+        completion = ask_one(server)
+    assert (completion.thinking, completion.text, completion.n_tokens) == ("ab", "c", 3)
+    assert completion.signals is not None
+    assert len(completion.signals) == 3
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        stream("half", finish_reason=None),
+        stream("half", finish_reason=None, done=False),
+        Reply(headers={"content-type": "text/event-stream"}, pieces=[b"data: {"]),
+        Reply(headers={"content-type": "text/event-stream"}, pieces=[b"data: [1]\n\n"]),
+        Reply(
+            headers={"content-type": "text/event-stream"}, pieces=[b'data: {"error": {"message": "out of memory"}}\n\n']
+        ),
+        Reply(
+            headers={"content-type": "text/event-stream"},
+            pieces=[b'data: {"choices": [{"delta": {"content": 1}}]}\n\n'],
+        ),
+        Reply(headers={"content-type": "text/event-stream"}, pieces=[b""]),
+        dataclasses.replace(stream("a" * 100, "b"), cut=True),
+    ],
+)
+def test_a_broken_stream_is_tried_again(broken):
+    with ScriptedServer(broken, stream("four")) as server:
+        assert ask_one(server).text == "four"
+        assert len(server.received) == 2
+
+
+def test_a_stream_that_drips_for_ever_meets_the_time_limit():
+    with ScriptedServer(stream(*"abcdefghij", drip_s=0.1), stream("four")) as server:
+        assert ask_one(server, timeout_s=0.4).text == "four"
+
+
+def test_a_loop_is_ended_while_it_streams_and_the_server_told_by_the_closed_connection():
+    round_ = "and then once more the same thing; "
+    with ScriptedServer(stream(*[round_] * 3000, drip_s=0.0005)) as server:
+        completion = ask_one(server, request=with_sampling(stop_repetition=64))
+        assert completion.finish_reason == "repetition"
+        assert len(completion.text) < 1000 * len(round_)
+        deadline = time.monotonic() + 5
+        while not server.cut_short and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert server.cut_short == 1
+
+
+def test_without_stop_repetition_a_loop_goes_on():
+    with ScriptedServer(stream(*["again "] * 1500)) as server:
+        assert len(ask_one(server).text) == 6 * 1500
+
+
+def test_a_reply_that_was_begun_is_continued_behind_what_is_there():
+    request = dataclasses.replace(REQUEST, prefill="<think>\n", begun=Begun("2 + 2 is", None, 7))
+    with ScriptedServer(stream(" four", completion_tokens=1, prompt_tokens=9)) as server:
+        completion = ask_one(server, request=request)
+        [received] = server.received
+    assert received.body["messages"][-1] == {"role": "assistant", "content": "<think>\n2 + 2 is"}
+    assert (received.body["max_tokens"], received.body["continue_final_message"]) == (93, True)
+    assert (completion.text, completion.n_tokens) == ("2 + 2 is four", 8)
+
+
+# ---------------------------------------------------------------- the context
+
+
+def with_context(server: ScriptedServer, length: int, counted: int | None) -> ScriptedServer:
+    server.models = Reply(body={"data": [{"id": "teacher", "max_model_len": length}]})
+    server.tokenize = fault(404) if counted is None else Reply(body={"count": counted})
+    return server
+
+
+def test_a_reply_gets_no_more_room_than_the_context_has_left():
+    with with_context(ScriptedServer(), 120, 50) as server:
+        ask_one(server)
+        assert server.received[0].body["max_tokens"] == 70
+
+
+def test_an_overlong_prompt_is_a_named_outcome_and_is_never_sent():
+    with with_context(ScriptedServer(), 40, 50) as server:
+        with pytest.raises(SampleFailed, match="overlong prompt: 50 tokens, and the model has 40"):
+            ask_one(server)
+        assert server.received == []
+
+
+def test_a_short_prompt_is_not_counted_and_a_server_that_cannot_count_is_asked_as_it_is():
+    with with_context(ScriptedServer(), 4000, 0) as server:
+        ask_one(server)
+        assert server.received[0].body["max_tokens"] == 100
+    with with_context(ScriptedServer(), 50, None) as server:
+        ask_one(server)
+        assert server.received[0].body["max_tokens"] == 100
+
+
+def test_a_reply_that_has_come_to_the_end_of_the_context_stays_as_it_is():
+    request = dataclasses.replace(REQUEST, begun=Begun("so far", None, 7))
+    with with_context(ScriptedServer(), 50, 50) as server:
+        completion = ask_one(server, request=request)
+        assert (completion.text, completion.finish_reason, completion.n_tokens) == ("so far", "length", 7)
+        assert server.received == []

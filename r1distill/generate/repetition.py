@@ -28,10 +28,8 @@ def repeated_tail(
     ends = np.nonzero(here)[0] + MATCHED_END - 1
     best = (0, 0)
     for period in (n - 1 - ends)[::-1]:
-        if period > longest_period:
+        if period > longest_period or best[0] == n:
             break
-        if best[1] and period % best[1] == 0:
-            continue  # a multiple of a period covers no more
         differs = np.nonzero(tail[period:] != tail[:-period])[0]
         length = n - (int(differs[-1]) + 1 if len(differs) else 0)
         if length > best[0]:

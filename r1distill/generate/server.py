@@ -177,8 +177,9 @@ class ServerBackend:
                 raise UserError(f"{server.url}: {words}; check the key, the account, the URL and {self.section}.model")
             raise SampleFailed(f"{server.url}: {words}")
         streamed = Streamed()
+        is_whole = not response.headers.get("content-type", "").startswith("text/event-stream")
         try:
-            if not response.headers.get("content-type", "").startswith("text/event-stream"):
+            if is_whole:
                 await response.aread()
                 return self.without_key(completion_of(response.json()))
             async for event in events(response):
@@ -188,7 +189,7 @@ class ServerBackend:
                     break
             return self.without_key(streamed.completion())
         except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
-            words = self.words_of(response) if response.is_closed and not streamed.n_parts else str(error)
+            words = self.words_of(response) if response.is_stream_consumed and is_whole else str(error)
             raise PassingFault(f"a reply that is not a chat completion: {words}") from error
 
     async def room(self, server: Server, body: dict[str, Any], request: Request) -> int:
