@@ -70,7 +70,9 @@ class VllmEngine:
             await self.stream([*prompt, *begun], room, request, reply)
         elif not begun:
             raise SampleFailed(overlong(len(prompt), self.context))
-        text = self.tokenizer.decode(reply.ids, skip_special_tokens=False) if begun else "".join(reply.text)
+        text = "".join(reply.text)
+        if begun:  # the cut may have gone through a character; half of one at the end is left out, as the engine does
+            text = self.tokenizer.decode(reply.ids, skip_special_tokens=False).rstrip("\ufffd")
         return Completion(
             text=self.text_of(reply.ids, text),
             finish_reason=reply.finish_reason,
