@@ -30,7 +30,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any, Any]:
 @pytest.fixture(scope="module")
 def sample(model: tuple[Path, Any, Any]) -> Iterator[Any]:
     """Ask the engine for several requests at once. One loop for all tests: the engine belongs to it."""
-    from r1distill.generate.vllm_engine import VllmEngine  # noqa: PLC0415 - vLLM takes seconds to import
+    from r1distill.generate.vllm_engine import VllmEngine
 
     loop = asyncio.new_event_loop()
     engine = VllmEngine(str(model[0]), None, {"max_model_len": CONTEXT, "dtype": "float32"}, logprobs=5)
@@ -67,7 +67,9 @@ def test_a_continued_reply_is_what_it_would_have_been_in_one_go(sample: Any) -> 
     assert rest.token_ids == whole.token_ids
     assert rest.text == whole.text.rstrip("\ufffd")
     assert rest.n_prompt_tokens == whole.n_prompt_tokens
-    np.testing.assert_allclose(np.concatenate([begun.signals.lower, rest.signals.lower]), whole.signals.lower, atol=1e-4)
+    np.testing.assert_allclose(
+        np.concatenate([begun.signals.lower, rest.signals.lower]), whole.signals.lower, atol=1e-4
+    )
 
 
 def test_the_context_bounds_the_reply_and_an_overlong_prompt_is_named(sample: Any) -> None:
@@ -78,12 +80,16 @@ def test_the_context_bounds_the_reply_and_an_overlong_prompt_is_named(sample: An
     assert isinstance(refused, SampleFailed)
     assert "overlong prompt" in str(refused)
     [still] = sample(request("h", long, begun=Begun(bounded.text, bounded.token_ids, bounded.n_tokens)))
-    assert (still.text, still.n_tokens, still.finish_reason) == (bounded.text.rstrip("\ufffd"), CONTEXT - bounded.n_prompt_tokens, "length")
+    assert (still.text, still.n_tokens, still.finish_reason) == (
+        bounded.text.rstrip("\ufffd"),
+        CONTEXT - bounded.n_prompt_tokens,
+        "length",
+    )
 
 
 def test_the_exact_entropy_lies_between_the_bounds_at_every_token(sample: Any, model: tuple[Path, Any, Any]) -> None:
     """Against a full pass of transformers over the whole vocabulary, in float64."""
-    import torch  # noqa: PLC0415
+    import torch
 
     _, made, tokenizer = model
     requests = [request(f"i{n}", WARM, message=f"What is {n} + 3?") for n in range(10)]

@@ -23,11 +23,11 @@ THINK_END = "</think>"
 
 
 class PassingFault(Exception):
-    """Another attempt may succeed. `retry_after_s` is what the server asked for."""
+    """Another attempt may succeed. `retry_after_s` is what the server asked for; `for_all`: other requests fare no better."""
 
-    def __init__(self, message: str, retry_after_s: float = 0.0) -> None:
+    def __init__(self, message: str, retry_after_s: float = 0.0, *, for_all: bool = False) -> None:
         super().__init__(message)
-        self.retry_after_s = retry_after_s
+        self.retry_after_s, self.for_all = retry_after_s, for_all
 
 
 def completion_of(reply: dict[str, Any]) -> Completion:

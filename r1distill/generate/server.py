@@ -2,7 +2,8 @@
 
 Faults are told apart: a request that the server refuses (4xx) fails that sample only, with the server's own words; what
 can pass (429, 5xx, time-outs, broken or half responses) is tried again, on another server where there is one, with
-exponential back-off; the server that failed is left alone until its pause, or the one it asked for, is over. When no
+exponential back-off; a server that is overloaded or gone, or fails again and again, is left alone until its pause, or
+the one it asked for, is over. When no
 server has answered a request after all its attempts, or one says that none can succeed (the key, the model, the
 account), the run stops: nothing sampled so far is lost.
 """
@@ -25,6 +26,8 @@ LONGEST_PAUSE_S = 60.0
 SHORTEST_SECRET = 16  # characters; servers without accounts take `EMPTY` or `token-abc123`, which a text may have in it
 CHAT_KEYS = ("model", "messages", "add_generation_prompt", "continue_final_message")  # what decides the prompt's tokens
 PASSING_STATUS = {408, 409, 425, 429}
+OVERLOADED_STATUS = {429, 502, 503, 504}
+FAULTS_OF_THE_ILL = 5  # one after another, whatever they are, and the server is left alone for a while
 STOPPING_STATUS = {301, 302, 303, 307, 308, 401, 402, 403, 404}  # no request of this run can succeed
 TEMPLATE_TOKENS = (
     64  # of a chat template around a message, at most; the messages themselves have no more tokens than bytes
@@ -36,6 +39,7 @@ class Server:
     url: str
     in_flight: int = 0
     rests_until: float = 0.0  # the loop's time, in seconds
+    faults_in_a_row: int = 0
     context: int | None = None  # tokens of prompt and reply together, where the server tells
 
 
@@ -124,7 +128,9 @@ class ServerBackend:
             if (rest := server.rests_until - asyncio.get_running_loop().time()) > 0:
                 await asyncio.sleep(rest * random.uniform(1.0, 1.1))  # not all at the same moment
             try:
-                return with_beginning(await self.ask(server, request), request)
+                completion = await self.ask(server, request)
+                server.faults_in_a_row = 0
+                return with_beginning(completion, request)
             except PassingFault as fault:
                 if attempt == self.attempts:
                     raise UserError(
@@ -132,7 +138,9 @@ class ServerBackend:
                         "see to the server and run again: what was sampled is kept"
                     ) from fault
                 failed.append(server)
-                self.rest(server, max(fault.retry_after_s, FIRST_PAUSE_S))
+                server.faults_in_a_row += 1
+                if fault.for_all or fault.retry_after_s or server.faults_in_a_row >= FAULTS_OF_THE_ILL:
+                    self.rest(server, max(fault.retry_after_s, FIRST_PAUSE_S))
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))
                 pause = min(2 * pause, LONGEST_PAUSE_S)
         raise AssertionError("unreachable: the last attempt returns or raises")
@@ -161,7 +169,9 @@ class ServerBackend:
         except TimeoutError as error:
             raise PassingFault(f"ReadTimeout: no reply within {self.timeout_s:g} s") from error
         except httpx.HTTPError as error:
-            raise PassingFault(describe(error)) from error
+            raise PassingFault(
+                describe(error), for_all=isinstance(error, httpx.ConnectError | httpx.PoolTimeout)
+            ) from error
         finally:
             server.in_flight -= 1
 
@@ -172,7 +182,7 @@ class ServerBackend:
             await response.aread()
             words = f"status {status}: {self.words_of(response)}"
             if status in PASSING_STATUS or status >= 500:
-                raise PassingFault(words, retry_after(response))
+                raise PassingFault(words, retry_after(response), for_all=status in OVERLOADED_STATUS)
             if status in STOPPING_STATUS:
                 raise UserError(f"{server.url}: {words}; check the key, the account, the URL and {self.section}.model")
             raise SampleFailed(f"{server.url}: {words}")
