@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 from r1distill.errors import UserError
 
 Record = TypeVar("Record")
-ROWS_A_GROUP = 2_000  # long traces are some 100 kB each: a row group has to fit into memory with ease
+ROWS_A_GROUP = 2_000
+BYTES_A_GROUP = 64 << 20  # in memory as Python objects: a trace of 30,000 tokens is a megabyte
 
 
 @contextmanager
@@ -71,12 +72,14 @@ def write_records(path: Path, record_type: type[Record], records: Iterable[Recor
     count = 0
     with replacing(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
         group: list[dict[str, Any]] = []
+        size = 0
         for record in records:
             group.append(to_row(record))
             count += 1
-            if len(group) == ROWS_A_GROUP:
+            size += sum(memory_of(value) for value in group[-1].values())
+            if len(group) == ROWS_A_GROUP or size > BYTES_A_GROUP:
                 writer.write_table(pa.Table.from_pylist(group, schema))
-                group = []
+                group, size = [], 0
         if group or not count:
             writer.write_table(pa.Table.from_pylist(group, schema))
     return count
@@ -99,6 +102,11 @@ def read_records(path: Path, record_type: type[Record]) -> Iterator[Record]:
             raise UserError(
                 f"{file}: cannot be read: {reason}; delete the file of the stage that made it in stages/, and run again"
             ) from None
+
+
+def memory_of(value: Any) -> int:
+    """About how many bytes a text or a list of numbers takes."""
+    return len(value) * (36 if isinstance(value, list) else 1) if isinstance(value, str | list) else 0
 
 
 def to_row(record: Any) -> dict[str, Any]:
