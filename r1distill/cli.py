@@ -49,8 +49,9 @@ def main() -> None:
     except (KeyboardInterrupt, SystemExit) as end:
         if isinstance(end, SystemExit) and end.code != 130:  # typer makes 130 of Ctrl-C
             raise
-        print("\nstopped; the same command continues from here", file=sys.stderr)
-        sys.exit(130)
+        print("\nstopped; the same command continues from here", file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        os._exit(130)  # everything is written and closed by now; what torch and vLLM do at an exit takes seconds
 
 
 def room(module: str) -> Any:

@@ -26,6 +26,7 @@ from r1distill.process import children_die_with_me
 from r1distill.prompting import THINK_END, encode, encode_prompt, render
 from r1distill.records import FinishReason
 
+SHUTDOWN_S = 1.0
 STREAM_INTERVAL = 64  # tokens of a request after which it is looked at; each look costs the engine's client a little
 
 
@@ -58,7 +59,8 @@ class VllmEngine:
         return self
 
     async def __aexit__(self, *exception: Any) -> None:
-        self.engine.shutdown()
+        # on Ctrl-C nobody waits for it to finish its step: what was sampled is in the journal
+        self.engine.shutdown(timeout=None if exception[0] is None else SHUTDOWN_S)
         del self.engine  # its __del__ would run when the interpreter is half gone, and say so on the terminal
 
     async def sample(self, request: Request) -> Completion:
