@@ -15,6 +15,7 @@ from r1distill.generate.journal import Journal
 from r1distill.generate.sampler import Judge, Plan, sample_all
 from r1distill.generate.server import ServerBackend
 from r1distill.models import resolve_model
+from r1distill.problem_checks import prepare_problems
 from r1distill.problems import load_problems
 from r1distill.prompting import load_prompt
 from r1distill.recipe import Problems, Recipe, Teacher, Verify
@@ -39,14 +40,14 @@ class Job:
 def generate(run: Run, clock: Clock) -> dict[str, Any]:
     """Sample the teacher. Returns the counts for the stage's record."""
     recipe = run.recipe
-    problems = problems_of(recipe.problems)
+    problems, checked = prepare_problems(run)
     write_records(run.problems, Problem, problems)
     job = Job("generate", plan_of(recipe), problems, run.journal, run.traces / "00000.parquet")
     backend = teacher_backend(recipe.teacher, recipe.generate.logprobs)
     [counts] = sample_jobs([job], backend, recipe.verify, clock, recipe.generate.concurrency, show_first=True)
     if counts["failed"] == counts["samples"]:
         raise UserError(f"every sample failed, the last with: {counts['last_error']}; correct the recipe and run again")
-    return {"problems": len(problems), **counts}
+    return {"problems": len(problems), **checked, **counts}
 
 
 def problems_of(section: Problems) -> list[Problem]:
