@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from rensa import RMinHash
+from rensa import RMinHash  # pyright: ignore[reportAttributeAccessIssue] - a compiled module without stubs
 
 from r1distill.records import Problem
 
@@ -137,7 +137,8 @@ def tokens(text: str) -> list[str]:
     """Words, numbers and operators of a text, without case, punctuation, layout of LaTeX, or a label such as "Problem 3."."""
     label = LABEL.match(text)
     text = COMMAND.sub(lambda match: f" {FRACTIONS.get(match[0], '')} ", text[label.end() :] if label else text)
-    return [NUMERALS.get(token, token.replace(",", "")) for token in TOKEN.findall(text.lower())]
+    found: list[str] = TOKEN.findall(text.lower())
+    return [NUMERALS.get(token) or token.replace(",", "") for token in found]
 
 
 def is_number(token: str) -> bool:

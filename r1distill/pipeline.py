@@ -95,7 +95,7 @@ def inputs_of(stage: Stage, recipe: Recipe) -> dict[str, Any]:
 
 
 def problems_sha256(path: str) -> str | None:
-    """Of the file, or of those of a folder; None for a set on the Hub, the release that makes them for procedural ones."""
+    """Of the file, or of those of a folder; None for a set on the Hub; for procedural ones the release that makes them."""
     if is_procedural(path):
         return procedural_version()
     found = local_path(path)

@@ -73,15 +73,15 @@ def failing_gold(problems: Iterable[Problem], pool: VerifierPool) -> Iterator[tu
 
     Bounded like any verdict, `verify.timeout_s` each. The same answer is judged once, whatever number of problems has it.
     """
-    with_answer: dict[str, list[str]] = {}
+    ids_of: dict[str, list[str]] = {}
     for problem in problems:
         if problem.kind == "math" and problem.answer is not None:
-            with_answer.setdefault(problem.answer, []).append(problem.id)
-    items = ((Problem("", answer=answer, id=answer), 0, rf"\boxed{{{answer}}}") for answer in with_answer)
-    for verdict in pool.verify_many(items):
+            ids_of.setdefault(problem.answer, []).append(problem.id)
+    items = ((Problem("", answer=answer, id="-"), 0, rf"\boxed{{{answer}}}") for answer in ids_of)
+    for ids, verdict in zip(ids_of.values(), pool.verify_many(items), strict=True):  # in the order of the items
         if verdict.outcome != "correct":
             reason = f"its own answer is judged {verdict.outcome}: {verdict.detail}"
-            yield from ((problem_id, reason) for problem_id in with_answer[verdict.problem_id])
+            yield from ((problem_id, reason) for problem_id in ids)
 
 
 def answers_agree(pool: VerifierPool) -> Callable[[Problem, Problem], bool]:

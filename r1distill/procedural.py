@@ -104,6 +104,7 @@ def checked_value(task: str, name: str, text: str, path: str) -> Any:
         nearest = difflib.get_close_matches(name, defaults, n=1)
         meant = f"did you mean {nearest[0]}?" if nearest else f"known: {', '.join(defaults)}"
         raise UserError(f"{path}: {task} has no parameter {name!r}; {meant}")
+    value: Any
     try:
         value = json.loads(text)
     except ValueError:
@@ -115,7 +116,7 @@ def checked_value(task: str, name: str, text: str, path: str) -> Any:
         value = type(default)(value)
     if default is not None and type(value) is not type(default):
         raise UserError(f"{path}: {name} = {text}: {task} takes a {type(default).__name__}, such as {default!r}")
-    if name == "size" and value < 1:
+    if name == "size" and int(value) < 1:
         raise UserError(f"{path}: size = {value}: at least one problem is needed")
     return value
 
