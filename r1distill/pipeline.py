@@ -67,7 +67,8 @@ SPEED_ONLY = (
 )  # fmt: skip
 # keys of generate that can change while the samples taken so far stay good
 EXTENDING = (
-    "problems.limit", "problems.sha256", "problems.check", "problems.duplicates", "generate.samples", "generate.stop_after_correct", "generate.logprobs"
+    "problems.limit", "problems.sha256", "problems.check", "problems.duplicates", "generate.samples",
+    "generate.stop_after_correct", "generate.logprobs"
 )  # fmt: skip
 
 

@@ -20,15 +20,17 @@ LICENSE = "Apache-2.0"  # reasoning-gym's own
 # Tasks whose answers are one number, a word of a closed list, or a list in a given order. Left out beside those with
 # many right answers: grids and rows of numbers, words in an order and hexadecimal numbers (the rules take wrong ones as
 # equal, see tests/test_procedural.py), what a reply solves by repeating the question (simplify 6/4), what depends on
-# the day (time_intervals) or on Python's hash seed (ransom_note, isomorphic_strings).
+# the day (time_intervals) or on Python's hash seed (list_functions, ransom_note, isomorphic_strings).
 TASKS = (
     "aiw basic_arithmetic binary_alternation calendar_arithmetic chain_sum circuit_logic coin_flip complex_arithmetic "
     "count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice game_of_life_halting gcd "
-    "gsm_symbolic largest_island lcm leg_counting letter_counting list_functions mahjong_puzzle maze number_filtering "
+    "gsm_symbolic largest_island lcm leg_counting letter_counting mahjong_puzzle maze number_filtering "
     "number_format number_sequence number_sorting products rectangle_count rotten_oranges self_reference "
     "simple_equations simple_geometry syllogism zebra_puzzles"
 ).split()
 DEFAULT_SIZE = 500
+# reasoning-gym draws problem i of a seed with seed + i, so that seeds 1 and 2 would share all problems but one
+SEED_STRIDE = MAX_SIZE = 1_000_000
 COMMON = {"size": DEFAULT_SIZE, "seed": 0}  # reasoning-gym's own default seed is a random one
 
 
@@ -116,8 +118,10 @@ def checked_value(task: str, name: str, text: str, path: str) -> Any:
         value = type(default)(value)
     if default is not None and type(value) is not type(default):
         raise UserError(f"{path}: {name} = {text}: {task} takes a {type(default).__name__}, such as {default!r}")
-    if name == "size" and int(value) < 1:
-        raise UserError(f"{path}: size = {value}: at least one problem is needed")
+    if name == "size" and not 1 <= value <= MAX_SIZE:
+        raise UserError(f"{path}: size = {value}: it must be from 1 to {MAX_SIZE:,}")
+    if name == "seed" and value < 0:
+        raise UserError(f"{path}: seed = {value}: it must not be negative")
     return value
 
 
@@ -136,7 +140,7 @@ def defaults_of(task: str) -> dict[str, Any]:
 def dataset(task: str, parameters: dict[str, Any], path: str) -> Any:
     module = importlib.import_module("reasoning_gym")
     try:
-        return module.create_dataset(task, **parameters)
+        return module.create_dataset(task, **{**parameters, "seed": parameters["seed"] * SEED_STRIDE})
     except (AssertionError, ValueError, TypeError, KeyError) as error:
         given = ", ".join(f"{name} = {value}" for name, value in parameters.items() if name not in COMMON)
         raise UserError(f"{path}: {task} refuses {given or 'that'}: {error or type(error).__name__}") from None
@@ -150,7 +154,12 @@ def row_of(task: str, problems: Any, index: int, path: str) -> dict[str, Any]:
         raise UserError(
             f"{path}: {task} cannot make problem {index}: {reason}; change its parameters or leave it out"
         ) from None
-    meta: dict[str, Any] = {"task": task, "index": index, "seed": problems.config.seed, "made_by": procedural_version()}
+    meta: dict[str, Any] = {
+        "task": task,
+        "index": index,
+        "seed": problems.seed // SEED_STRIDE,
+        "made_by": procedural_version(),
+    }
     if difficulty := entry["metadata"].get("difficulty"):
         meta["difficulty"] = json.loads(json.dumps(difficulty, default=str))
     return {
