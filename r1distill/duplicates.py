@@ -32,6 +32,8 @@ FRACTIONS = {r"\dfrac": "frac", r"\tfrac": "frac", r"\frac": "frac"}
 LABEL = re.compile(r"(?i)\s*(?:(?:problem|exercise|example|question|task)\s*)?\d{1,4}\s*[.):]\s+")
 # A number, a run of letters (one character of scripts without spaces), or an operator; no punctuation.
 TOKEN = re.compile(r"\d+(?:[.,]\d+)*|[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W\d_]+|[-+*/^=<>!|%_≤≥≠∪∩∈√∞±×÷−]")
+# A line that is drawn and not written: a maze, a circuit, a grid. Words say nothing of those.
+DRAWING = re.compile(r"(?m)^(?!.*[^\W\d_]{2}).*[^\w\s]{3}.*$")
 NUMBER_WORDS = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million half third quarter "
@@ -113,11 +115,15 @@ def near_pairs(problems: list[Problem], skip: set[int]) -> Iterator[tuple[int, i
 
 
 def groups_with_equal_numbers(problems: list[Problem], skip: set[int]) -> list[list[int]]:
-    """Indexes of problems of one kind with the same numbers in the same order; those that are alone are left out."""
+    """Indexes of problems of one kind with the same numbers in the same order; those that are alone are left out.
+
+    Nothing with a drawing in it is near anything.
+    """
     groups: defaultdict[tuple[str, tuple[str, ...]], list[int]] = defaultdict(list)
     for index, problem in enumerate(problems):
-        if index not in skip:
-            numbers = tuple(token for token in tokens(whole_text(problem)) if is_number(token))
+        text = whole_text(problem)
+        if index not in skip and not DRAWING.search(text):
+            numbers = tuple(token for token in tokens(text) if is_number(token))
             groups[problem.kind, numbers].append(index)
     return [group for group in groups.values() if len(group) > 1]
 

@@ -122,14 +122,14 @@ def tell(
 ) -> None:
     """Say what was found, the commonest reasons and the conflicts by name; nothing where nothing was."""
     if set_aside:
-        say(f"  {counts['problems_set_aside']:,} problems set aside, see {run.set_aside}:", style="yellow")
+        say(f"  set aside: {counts['problems_set_aside']:,}, see {run.set_aside}", style="yellow")
         for reason, number in Counter(reason for _, reason in set_aside).most_common(SHOWN):
             say(f"    {number:,} × {reason}", style="yellow")
     if counts["exact_duplicates"]:
-        say(f"  {counts['exact_duplicates']:,} problems came again and are asked once")
+        say(f"  the same again, asked once: {counts['exact_duplicates']:,}")
     if near := counts["near_duplicates"] + counts["near_duplicates_with_another_answer"]:
         other = counts["near_duplicates_with_another_answer"]
-        say(f"  {near:,} near duplicates, {other:,} of them with another answer, see {run.duplicates}")
+        say(f"  near duplicates: {near:,}, of them with another answer: {other:,}, see {run.duplicates}")
     conflicts = [duplicate for duplicate in duplicates if duplicate.what == "conflict"]
     for duplicate in conflicts[:SHOWN]:
         first, second = by_id[duplicate.duplicate_of], by_id[duplicate.id]

@@ -82,6 +82,12 @@ def test_short_problems_are_near_only_if_they_are_the_same(first: str, second: s
     assert found(first, f" {first} ") == [(1, 0, "near")]
 
 
+def test_mazes_with_the_same_words_around_them_are_not_near() -> None:
+    first, second = "#####\n#a .#\n# ###\n#####", "#####\n#. a#\n### #\n#####"
+    assert found(f"{LONG}\n\n{first}", f"{LONG}\n\n{second}") == []
+    assert found(f"{LONG}\n\n{first}", f"{LONG}\n\n{first} ") == [(1, 0, "near")]
+
+
 def test_chinese_is_compared_by_characters() -> None:
     text = "今有雉兔同笼，上有三十五头，下有九十四足，问雉兔各几何？请写出详细的解答过程，并且给出最后的答案。"
     assert found(text, text.replace("请写出", "请给出")) == [(1, 0, "near")]
