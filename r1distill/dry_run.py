@@ -7,7 +7,8 @@ from r1distill.console import say
 from r1distill.errors import UserError
 from r1distill.evaluate.tasks import load_task
 from r1distill.pipeline import statuses
-from r1distill.problems import load_problems, local_path
+from r1distill.problems import local_path, read_problems
+from r1distill.procedural import is_procedural
 from r1distill.prompting import load_prompt
 from r1distill.recipe import Recipe, Verify, chat_template_text
 from r1distill.resources import find_file
@@ -35,18 +36,22 @@ def show_plan(run: Run, recipe_path: Path) -> None:
 
 
 def plan_generate(recipe: Recipe) -> list[str]:
-    settings, teacher = recipe.generate, recipe.teacher
-    path = local_path(recipe.problems.path)
+    settings, teacher, section = recipe.generate, recipe.teacher, recipe.problems
+    path = local_path(section.path)
     lines = []
     prompt = load_prompt(settings.prompt, settings.prefill)
-    limit = f", the first {recipe.problems.limit:,}" if recipe.problems.limit else ""
-    if path is None:
-        split = f"{recipe.problems.subset or 'default'}/{recipe.problems.split}"
-        lines.append(f"problems  {recipe.problems.path} ({split}) from the Hub{limit} (not fetched in a dry run)")
+    limit = f", the first {section.limit:,}" if section.limit else ""
+    if path is None and not is_procedural(section.path):
+        split = f"{section.subset or 'default'}/{section.split}"
+        lines.append(f"problems  {section.path} ({split}) from the Hub{limit} (not fetched in a dry run)")
     else:
-        problems = load_problems(recipe.problems.path, columns=recipe.problems.columns, limit=recipe.problems.limit)
-        total = len(problems) * settings.samples
-        lines.append(f"problems  {path}: {len(problems):,}, so {total:,} samples at most")
+        tolerate = "unusable" if section.check else "expected"
+        reading = read_problems(section.path, columns=section.columns, limit=section.limit, tolerate=tolerate)
+        total = len(reading.problems) * settings.samples
+        unusable = f"{len(reading.unusable):,} more set aside, " if reading.unusable else ""
+        lines.append(
+            f"problems  {path or section.path}: {len(reading.problems):,}, {unusable}so {total:,} samples at most"
+        )
     where = " ".join(teacher.urls) if teacher.backend == "server" else f"vLLM in this process{options(teacher.engine)}"
     lines.append(f"teacher   {teacher.model}: {where}")
     stop = f", until {settings.stop_after_correct} correct" if settings.stop_after_correct else ""
@@ -117,7 +122,8 @@ def plan_eval(recipe: Recipe) -> list[str]:
         top_p = task.top_p if settings.top_p is None else settings.top_p
         source = task.data.path
         try:
-            source = str(local_path(source) or f"{source} from the Hub")
+            found = local_path(source)
+            source = str(found or source) if found or is_procedural(source) else f"{source} from the Hub"
         except UserError as error:
             raise UserError(f"task {name}: {error}") from None
         lines.append(

@@ -12,6 +12,7 @@ EXTRA_OF_PACKAGE = {
     "peft": 'pip install "r1distill[train]"',
     "deepspeed": 'pip install "r1distill[gpu]"',
     "ray": 'pip install "r1distill[ray]"',
+    "reasoning_gym": 'pip install "r1distill[reasoning-gym]"',
     "gguf": 'pip install "r1distill[quickstart]"',
 }
 

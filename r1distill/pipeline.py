@@ -21,6 +21,7 @@ from r1distill.generate.journal import has_samples
 from r1distill.generate.stage import generate
 from r1distill.models import check_model_name
 from r1distill.problems import files_of, local_path
+from r1distill.procedural import is_procedural, procedural_version
 from r1distill.prompting import load_prompt
 from r1distill.recipe import Recipe, chat_template_text
 from r1distill.resources import find_file
@@ -43,7 +44,13 @@ class Stage:
 
 
 STAGES = (
-    Stage("generate", generate, None, ("problems", "teacher", "generate", "seed"), ("problems.parquet", "traces")),
+    Stage(
+        "generate",
+        generate,
+        None,
+        ("problems", "teacher", "generate", "seed"),
+        ("problems.parquet", "problems_set_aside.jsonl", "problems_duplicates.jsonl", "traces"),
+    ),
     # the judge's replies stay: each is known by all that decides it
     Stage("verify", verify_stage, "generate", ("verify",), ("verdicts.parquet",)),
     Stage("filter", filter_stage, "verify", ("filter",), ("decisions.parquet", "funnel.json", "dataset")),
@@ -61,8 +68,9 @@ SPEED_ONLY = (
 )  # fmt: skip
 # keys of generate that can change while the samples taken so far stay good
 EXTENDING = (
-    "problems.limit", "problems.sha256", "generate.samples", "generate.stop_after_correct", "generate.logprobs",
-    "generate.max_samples", "generate.max_tokens", "generate.stop_repetition",
+    "problems.limit", "problems.sha256", "problems.check", "problems.duplicates", "generate.samples",
+    "generate.stop_after_correct", "generate.logprobs", "generate.max_samples", "generate.max_tokens",
+    "generate.stop_repetition",
 )  # fmt: skip
 
 
@@ -90,7 +98,9 @@ def inputs_of(stage: Stage, recipe: Recipe) -> dict[str, Any]:
 
 
 def problems_sha256(path: str) -> str | None:
-    """Of the file, or of those of a folder; None for a set on the Hub."""
+    """Of the file, or of those of a folder; None for a set on the Hub; for procedural ones the release that makes them."""
+    if is_procedural(path):
+        return procedural_version()
     found = local_path(path)
     if found is None or found.is_file():
         return found and file_sha256(found)

@@ -4,36 +4,66 @@ import importlib
 import json
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import pyarrow.parquet as pq
 
 from r1distill.code_columns import pairs, read_tests
 from r1distill.errors import UserError, require_packages
+from r1distill.procedural import check_path, is_procedural, procedural_rows
 from r1distill.prompting import LETTERS
+from r1distill.public_columns import TEXT_COLUMNS, adapted, is_no_answer, why_no_answer
 from r1distill.records import Kind, Problem
 from r1distill.resources import find_file
 from r1distill.verify.code import kind_of_tests
 from r1distill.verify.extract import last_boxed
 
 KINDS = get_args(Kind)
-# Columns of the public sets (OpenR1, OpenThoughts, OpenMathReasoning, GSM8K, MATH, Mixture-of-Thoughts), ours first.
-# `solution` comes last: where a set has both, `answer` is the short form.
+# Columns of the public sets, ours first; what is no table of problems and answers: r1distill/public_columns.py.
+# Solutions come last: where a set has both, `answer` is the short form.
+SOLUTIONS = ("solution", "ground_truth_solution")
 COLUMNS: dict[str, tuple[str, ...]] = {
-    "problem": ("problem", "question", "prompt", "instruction", "question_content", "description", "text"),
+    "problem": TEXT_COLUMNS,
     "kind": ("kind",),
-    "answer": ("answer", "expected_answer", "final_answer", "gold", "target", "ground_truth", "solution"),
+    "answer": ("answer", "expected_answer", "final_answer", "gold", "target", "ground_truth", *SOLUTIONS),
     "tests": ("tests",),
     "choices": ("choices", "options"),
     "source": ("source", "data_source", "problem_source"),
     "license": ("license",),
     "date": ("date", "contest_date"),
 }
+MAX_ANSWER_IN_SOLUTION = 100  # characters: a longer solution without a box or #### is a text, and not an answer
 KEPT_IN_META = ("level", "subject", "difficulty", "rating", "problem_type", "question_type", "unique_id")
 
 
-def load_problems(
+class Unusable(UserError):
+    """A problem that no reply can be judged by. `reason` is the message without its place and remedy.
+
+    `expected` ones are rows that a public set is known to hold, such as proofs.
+    """
+
+    def __init__(self, message: str, problem: Problem, reason: str, *, expected: bool = False) -> None:
+        super().__init__(message)
+        self.problem, self.reason, self.expected = problem, reason, expected
+
+
+@dataclass(slots=True)
+class Reading:
+    """What was read: the problems, how many were there before with the same content, and those that are unusable."""
+
+    problems: list[Problem]
+    exact_duplicates: int = 0
+    unusable: list[Unusable] = field(default_factory=list)
+
+
+def load_problems(path: str, **options: Any) -> list[Problem]:
+    """The problems alone, of options as those of read_problems; an unusable one raises UserError."""
+    return read_problems(path, **options).problems
+
+
+def read_problems(
     path: str,
     *,
     split: str = "train",
@@ -41,26 +71,43 @@ def load_problems(
     revision: str | None = None,
     columns: dict[str, str] | None = None,
     limit: int | None = None,
-) -> list[Problem]:
-    """Read and check the problems; the same question twice is kept once.
+    tolerate: Literal["none", "expected", "unusable"] = "none",
+) -> Reading:
+    """Read and check the problems; the same question twice is kept once. `limit` counts those that are kept.
 
-    Raises UserError naming the place (`path:line`) of a malformed row, a problem without an answer, an unknown kind.
+    `tolerate` says which Unusable ones are returned and not raised: none, those that a public set is known to hold, or
+    all. Raises UserError naming the place (`path:line`) of a malformed row, a problem without an answer, an unknown kind.
     """
     if unknown := (columns or {}).keys() - COLUMNS.keys():
         raise UserError(f"problems.columns: unknown {', '.join(sorted(unknown))}; known: {', '.join(COLUMNS)}")
     problems: dict[str, Problem] = {}
+    reading = Reading([])
     for place, row in rows(path, split=split, subset=subset, revision=revision):
-        problem = to_problem(row, place, columns or {}, default_source=path)
+        try:
+            problem = to_problem(row, place, columns or {}, default_source=path)
+        except Unusable as unusable:
+            if tolerate == "none" or (tolerate == "expected" and not unusable.expected):
+                raise
+            reading.unusable.append(unusable)
+            continue
+        reading.exact_duplicates += problem.id in problems
         problems.setdefault(problem.id, problem)
         if len(problems) == limit:
             break
-    if not problems:
+    if not problems and not reading.unusable:
         raise UserError(f"{path}: no problems in it; it needs at least one")
-    return list(problems.values())
+    reading.problems = list(problems.values())
+    return reading
 
 
 def local_path(path: str) -> Path | None:
-    """The file or folder that `path` means, or None for a Hub dataset id. Raises UserError where it must be a file."""
+    """The file or folder that `path` means, or None for a Hub dataset id and for `reasoning_gym:…`.
+
+    Raises UserError where it must be a file, and for a task or parameter that is not known.
+    """
+    if is_procedural(path):
+        check_path(path)
+        return None
     try:
         return find_file(path, "problems")
     except UserError:
@@ -78,6 +125,9 @@ def files_of(path: Path) -> list[Path]:
 
 def rows(path: str, *, split: str, subset: str | None, revision: str | None) -> Iterator[tuple[str, dict[str, Any]]]:
     """(place, row) for every row, where `place` is what an error message names."""
+    if is_procedural(path):
+        yield from procedural_rows(path)
+        return
     found = local_path(path)
     if found is None:
         yield from hub_rows(path, split=split, subset=subset, revision=revision)
@@ -142,51 +192,80 @@ def hub_rows(
 
 def to_problem(row: dict[str, Any], place: str, columns: dict[str, str], default_source: str) -> Problem:
     """One row as a Problem, its columns mapped by `columns` (ours to theirs) and then by COLUMNS."""
+    row = adapted(row)
     names = {ours: (columns[ours],) if ours in columns else theirs for ours, theirs in COLUMNS.items()}
     values = {ours: first_value(row, theirs) for ours, theirs in names.items()}
     text = values["problem"]
     if not isinstance(text, str):
         raise UserError(f"{place}: no problem text; it is looked for in {', '.join(names['problem'])}")
-    choices, tests = values["choices"], code_tests(values["tests"], row, place)
-    meta = table(row.get("meta"), "meta", place) or {}
+    choices = values["choices"]
+    if choices is not None and not isinstance(choices, list):
+        raise UserError(f"{place}: choices is a {type(choices).__name__}; it must be a list")
+    answer = answer_of(values["answer"], place)
+    if is_no_answer(row, answer) or (first_name(row, names["answer"]) in SOLUTIONS and is_prose(values["answer"])):
+        answer = None
+    common: dict[str, Any] = {
+        "problem": text.strip(),
+        "answer": answer,
+        "choices": None if choices is None else [str(choice) for choice in choices],
+        "source": str(values["source"] or default_source),
+        "license": str(values["license"] or ""),
+        "date": str(values["date"] or ""),
+        "meta": {
+            **(table(row.get("meta"), "meta", place) or {}),
+            **{key: row[key] for key in KEPT_IN_META if row.get(key) is not None},
+        },
+    }
+    try:
+        tests = code_tests(values["tests"], row, place)
+    except UserError as error:
+        reason = str(error).removeprefix(f"{place}: ").removesuffix("; mend the row")
+        raise Unusable(str(error), Problem(**common, kind="code"), reason) from None
     kind = values["kind"] or ("code" if tests else "choice" if choices else "math")
     if kind not in KINDS:
         raise UserError(f"{place}: unknown kind {kind!r}; known: {', '.join(KINDS)}")
-    answer = answer_of(values["answer"], place)
+    problem = Problem(**common, kind=kind, tests=tests)
+    check_problem(problem, row, place, names["answer"])
+    return problem
+
+
+def check_problem(problem: Problem, row: dict[str, Any], place: str, looked_in: tuple[str, ...]) -> None:
+    """Raise Unusable where no reply to the problem could be judged, UserError where an answer was forgotten."""
+    kind, answer, choices = problem.kind, problem.answer, problem.choices
     if kind in ("math", "choice") and not answer:
-        raise UserError(
-            f"{place}: a {kind} problem without an answer; it is looked for in {', '.join(names['answer'])}: "
+        message = (
+            f"{place}: a {kind} problem without an answer; it is looked for in {', '.join(looked_in)}: "
             'give one, or `kind = "open"` if none exists'
         )
-    if choices is not None and not isinstance(choices, list):
-        raise UserError(f"{place}: choices is a {type(choices).__name__}; it must be a list")
+        if reason := why_no_answer(row):
+            raise Unusable(message, problem, reason, expected=True)
+        raise UserError(message)
     if kind == "choice" and not choices:
         raise UserError(f"{place}: a choice problem without choices; give them as a list in `choices`")
     if kind == "choice" and choices and answer not in list(LETTERS[: len(choices)]):
-        raise UserError(
-            f"{place}: answer = {answer!r} is not the letter of one of its {len(choices)} choices (A, B, …)"
-        )
+        reason = f"answer = {answer!r} is not the letter of one of its {len(choices)} choices (A, B, …)"
+        raise Unusable(f"{place}: {reason}", problem, reason)
     if kind == "code":
-        check_tests(tests, place)
-    return Problem(
-        problem=text.strip(),
-        kind=kind,
-        answer=answer,
-        tests=tests,
-        choices=None if choices is None else [str(choice) for choice in choices],
-        source=str(values["source"] or default_source),
-        license=str(values["license"] or ""),
-        date=str(values["date"] or ""),
-        meta={**meta, **{key: row[key] for key in KEPT_IN_META if row.get(key) is not None}},
-    )
+        try:
+            if not problem.tests:
+                raise ValueError("a code problem without tests")
+            kind_of_tests(problem.tests)
+        except ValueError as error:
+            remedy = "give `tests` as stdio, function or asserts (README, code problems)"
+            raise Unusable(f"{place}: {error}; {remedy}", problem, str(error)) from None
 
 
 def first_value(row: dict[str, Any], names: tuple[str, ...]) -> Any:
+    name = first_name(row, names)
+    return None if name is None else row[name]
+
+
+def first_name(row: dict[str, Any], names: tuple[str, ...]) -> str | None:
     """The first that is there: not null, not NaN (pandas' word for null), not blank."""
     for name in names:
         value = row.get(name)
         if value is not None and value == value and not (isinstance(value, str) and not value.strip()):
-            return value
+            return name
     return None
 
 
@@ -216,23 +295,19 @@ def code_tests(value: Any, row: dict[str, Any], place: str) -> dict[str, Any] | 
         raise UserError(f"{place}: its tests cannot be read ({type(error).__name__}: {error}); mend the row") from None
 
 
-def check_tests(tests: dict[str, Any] | None, place: str) -> None:
-    try:
-        if not tests:
-            raise ValueError("a code problem without tests")
-        kind_of_tests(tests)
-    except ValueError as error:
-        raise UserError(
-            f"{place}: {error}; give `tests` as stdio, function or asserts (README, code problems)"
-        ) from None
-
-
 def answer_of(value: Any, place: str) -> str | None:
     if isinstance(value, list | dict | bool):
         raise UserError(f"{place}: answer is a {type(value).__name__}; it must be a string or a number")
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return None if value is None else short_answer(str(value))
+
+
+def is_prose(solution: Any) -> bool:
+    """Whether a solution has neither a box nor ####, and is too long to be the answer itself."""
+    if not isinstance(solution, str) or "####" in solution or last_boxed(solution) is not None:
+        return False
+    return len(solution.strip()) > MAX_ANSWER_IN_SOLUTION or "\n" in solution.strip()
 
 
 def short_answer(answer: str) -> str:

@@ -43,7 +43,7 @@ class Problems(Section):
     """What is asked."""
 
     path: str = Field(min_length=1)
-    """JSONL or Parquet file, a folder of them, or a Hub dataset id."""
+    """JSONL or Parquet file, a folder of them, a Hub dataset id, or `reasoning_gym:TASK,…?size=…&seed=…`."""
     split: str = "train"
     """Split of a Hub dataset."""
     subset: str | None = None
@@ -54,6 +54,10 @@ class Problems(Section):
     """Renames columns to ours where the built-in table does not know them: `{ answer = "final_answer" }`."""
     limit: int | None = Field(default=None, ge=1)
     """Take only the first so many problems."""
+    check: bool = True
+    """Set aside, before a token is spent, what no reply could be judged by: problems_set_aside.jsonl has the reasons."""
+    duplicates: Literal["report", "drop", "ignore"] = "report"
+    """Near duplicates: name them in problems_duplicates.jsonl, or also leave them out; `ignore` looks for conflicts only."""
 
 
 class Teacher(Section):

@@ -26,6 +26,7 @@ RECORDED_PACKAGES = (
     "datasets",
     "accelerate",
     "math-verify",
+    "reasoning-gym",
 )
 CLOCK_EVERY_S = 5.0
 
@@ -43,6 +44,14 @@ class Run:
     @property
     def problems(self) -> Path:
         return self.folder / "problems.parquet"
+
+    @property
+    def set_aside(self) -> Path:
+        return self.folder / "problems_set_aside.jsonl"
+
+    @property
+    def duplicates(self) -> Path:
+        return self.folder / "problems_duplicates.jsonl"
 
     @property
     def journal(self) -> Path:

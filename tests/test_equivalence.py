@@ -71,6 +71,10 @@ def test_of_pairs_that_the_reader_was_not_made_for_few_are_decided_wrongly() -> 
         (r"2^{100000}", r"2^{100000}+1"),
         (r"e^{\pi\sqrt{163}}", "262537412640768744"),
         (r"\{2k : k \in \mathbb{Z}\}", r"\{3k : k \in \mathbb{Z}\}"),
+        ("0x1F", "0x2A"),
+        ("1 2 3", "3 2 1"),
+        ("dab", "bad"),
+        ("cat dog", "dog cat"),
         (r"\{(t, t) : t \in \mathbb{R}\}", r"\{(t, 2t) : t \in \mathbb{R}\}"),
     ],
 )
@@ -91,6 +95,9 @@ def test_what_math_verify_passes_wrongly_fails(gold: str, answer: str) -> None:
         (r"\frac{600}{7}", "85.71"),
         ("85.71", r"\frac{600}{7}"),
         ("73", "**73**"),
+        ("0x1F", "0x1f"),
+        ("1 2 3", "1, 2, 3"),
+        ("xyz", "zyx"),
     ],
 )
 def test_what_math_verify_fails_wrongly_passes(gold: str, answer: str) -> None:

@@ -17,6 +17,7 @@ from r1distill.generate.meter import Meter, metrics_server
 from r1distill.generate.sampler import Judge, Plan, sample_all
 from r1distill.generate.server import ServerBackend
 from r1distill.models import resolve_model
+from r1distill.problem_checks import prepare_problems
 from r1distill.problems import load_problems
 from r1distill.prompting import load_prompt
 from r1distill.recipe import Problems, Recipe, Teacher, Verify
@@ -50,7 +51,7 @@ class Watch:
 def generate(run: Run, clock: Clock) -> dict[str, Any]:
     """Sample the teacher. Returns the counts for the stage's record."""
     recipe = run.recipe
-    problems = problems_of(recipe.problems)
+    problems, checked = prepare_problems(run)
     write_records(run.problems, Problem, problems)
     job = Job("generate", plan_of(recipe), problems, run.journal, run.traces / "00000.parquet")
     backend = teacher_backend(recipe.teacher, recipe.generate.logprobs)
@@ -61,7 +62,7 @@ def generate(run: Run, clock: Clock) -> dict[str, Any]:
     )
     if counts["failed"] == counts["samples"]:
         raise UserError(f"every sample failed, the last with: {counts['last_error']}; correct the recipe and run again")
-    return {"problems": len(problems), **counts}
+    return {"problems": len(problems), **checked, **counts}
 
 
 def problems_of(section: Problems) -> list[Problem]:

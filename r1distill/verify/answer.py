@@ -56,6 +56,11 @@ def read(text: str) -> Answer:
         r"([0-9a-f]*\d[0-9a-f]*) (?:in )?base[- ]?(\d{1,2})", plain(text)
     ):
         return Answer((based(match[1], int(match[2])),))
+    if match := re.fullmatch(r"0(x[0-9a-fA-F]+|b[01]+)", text):
+        return Answer((based(match[1][1:], 16 if match[1][0] == "x" else 2),))
+    if NUMBERS_IN_A_ROW.fullmatch(text):  # 1 2 3
+        row = [number_node(each.lstrip("-"), negative=each[0] == "-") for each in text.split()]
+        return Answer((Node("tuple", tuple(row), "()"),))
     if (marks := circled(text)) is not None:
         return Answer((Node("set", tuple(number_node(str(mark)) for mark in sorted(marks))),))
     if (time := clock_time(text)) is not None and re.search(r"[ap]\.?m|noon|midnight|past| to ", plain(text)):
@@ -114,6 +119,7 @@ def reworded(words: str) -> str | None:
     return None
 
 
+NUMBERS_IN_A_ROW = re.compile(r"-?\d+(?:\.\d+)?(?:\s+-?\d+(?:\.\d+)?)+")
 LEADS_IN = re.compile(
     r"^(?:(?:so|thus|hence|therefore),? )?(?:we (?:get|have|find|obtain)|it is|it's|exactly|precisely)\s+(?=\S)",
     re.IGNORECASE,

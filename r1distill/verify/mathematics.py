@@ -23,6 +23,7 @@ MAX_ANSWER_CHARACTERS = 2_000
 GUARD_DIGITS = 30  # Math-Verify chops differences below about 1e-15 to 0, so that 1/2^99 passes for 1/2^98
 GUARD_RELATIVE = sympy.Float("1e-9")
 HAS_WORDS = re.compile(r"\\(?:text|mathrm|mbox)\w*\s*\{[^}]*[a-zA-Z]{2}|(?<![\\a-zA-Z])[a-zA-Z]{4,}")
+LOWER_WORDS = re.compile(r"[a-z ]*[a-z]{3}[a-z ]*")
 LETTER_LIST = re.compile(r"\(?[A-H]\)?(?:(?:,|,? and) ?\(?[A-H]\)?)+")
 LATEX = [LatexExtractionConfig(boxed_match_priority=0)]
 
@@ -38,13 +39,24 @@ def check_math(gold: str, extracted: str) -> tuple[bool, str]:
     for name, text in (("answer", extracted), ("gold answer", gold)):
         if len(text) > MAX_ANSWER_CHARACTERS:
             return False, f"the {name} has {len(text):,} characters; the limit is {MAX_ANSWER_CHARACTERS:,}"
-    for rule in (check_plain, check_choice, check_engine, check_words):
+    for rule in (check_plain, check_spelling, check_choice, check_engine, check_words):
         decided = rule(gold, extracted)
         if decided is not None:
             return decided
     if HAS_WORDS.search(gold) or HAS_WORDS.search(extracted):
         return False, "words and mathematics that are not understood"
     return check_symbolic(gold, extracted)
+
+
+def check_spelling(gold: str, extracted: str) -> tuple[bool, str] | None:
+    """dab is not bad, cat dog not dog cat. xyz and zyx are the same product: one of the two has its letters in order."""
+    ours, theirs = (text.split() for text in (gold, extracted))
+    if ours == theirs or not all(LOWER_WORDS.fullmatch(text.strip()) for text in (gold, extracted)):
+        return None
+    letters = ["".join(words) for words in (ours, theirs)]
+    if sorted(letters[0]) != sorted(letters[1]) or "".join(sorted(letters[0])) in letters:
+        return None
+    return False, "the same letters in another order"
 
 
 def check_choice(gold: str, extracted: str) -> tuple[bool, str] | None:
