@@ -22,11 +22,11 @@ LICENSE = "Apache-2.0"  # reasoning-gym's own
 # equal, see tests/test_procedural.py), what a reply solves by repeating the question (simplify 6/4), what depends on
 # the day (time_intervals) or on Python's hash seed (list_functions, ransom_note, isomorphic_strings).
 TASKS = (
-    "aiw basic_arithmetic binary_alternation calendar_arithmetic chain_sum circuit_logic coin_flip complex_arithmetic "
-    "count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice game_of_life_halting gcd "
-    "gsm_symbolic largest_island lcm leg_counting letter_counting mahjong_puzzle maze number_filtering "
-    "number_format number_sequence number_sorting products rectangle_count rotten_oranges self_reference "
-    "simple_equations simple_geometry syllogism zebra_puzzles"
+    "aiw basic_arithmetic binary_alternation bitwise_arithmetic calendar_arithmetic chain_sum circuit_logic "
+    "coin_flip complex_arithmetic count_bits count_primes course_schedule decimal_arithmetic decimal_chain_sum dice "
+    "game_of_life_halting gcd gsm_symbolic largest_island lcm leg_counting letter_counting mahjong_puzzle maze "
+    "number_filtering number_format number_sequence number_sorting products rectangle_count "
+    "rotten_oranges self_reference simple_equations simple_geometry spell_backward syllogism zebra_puzzles"
 ).split()
 DEFAULT_SIZE = 500
 # reasoning-gym draws problem i of a seed with seed + i, so that seeds 1 and 2 would share all problems but one

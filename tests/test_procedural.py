@@ -157,14 +157,10 @@ def test_the_rules_accept_the_answer_of_a_task_and_no_wrong_one(task: str) -> No
 @pytest.mark.parametrize(
     ("task", "gold", "wrong"),
     [
-        ("rotate_matrix", "9 8\n7 1", "9 7\n8 1"),
         ("word_sorting", "ant, bee, cow", "bee, ant, cow"),
-        ("bitwise_arithmetic", "0x3d2d", "0x15a5a"),
-        ("spell_backward", "dab", "bad"),
         ("prime_factorization", "2 × 2 × 3", "12"),
     ],
 )
 def test_tasks_whose_wrong_answers_the_rules_accept_are_left_out(task: str, gold: str, wrong: str) -> None:
     assert task not in TASKS
-    if not check_math(gold, wrong)[0]:
-        pytest.skip(f"the rules tell {wrong!r} from {gold!r} now: {task} can be offered")
+    assert check_math(gold, wrong)[0], f"the rules tell {wrong!r} from {gold!r} now: {task} can be offered"

@@ -56,8 +56,9 @@ def read(text: str) -> Answer:
         r"([0-9a-f]*\d[0-9a-f]*) (?:in )?base[- ]?(\d{1,2})", plain(text)
     ):
         return Answer((based(match[1], int(match[2])),))
-    if match := re.fullmatch(r"0(x[0-9a-fA-F]+|b[01]+)", text):
-        return Answer((based(match[1][1:], 16 if match[1][0] == "x" else 2),))
+    if match := re.fullmatch(r"(-?)0(x[0-9a-fA-F]+|b[01]+)", text):
+        number = based(match[2][1:], 16 if match[2][0] == "x" else 2)
+        return Answer((Node("negative", (number,)) if match[1] else number,))
     if NUMBERS_IN_A_ROW.fullmatch(text):  # 1 2 3
         row = [number_node(each.lstrip("-"), negative=each[0] == "-") for each in text.split()]
         return Answer((Node("tuple", tuple(row), "()"),))

@@ -7,12 +7,14 @@ evaluates text; Math-Verify's only `parse_expr` is not used either (LaTeX extrac
 
 import logging
 import re
+from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
 import sympy
 from math_verify import LatexExtractionConfig, parse, verify
 
+from r1distill.verify.answer import NUMBERS_IN_A_ROW
 from r1distill.verify.choice import labelled_choice
 from r1distill.verify.compare import same_answer
 from r1distill.verify.phrases import contradict, same_phrase
@@ -49,7 +51,13 @@ def check_math(gold: str, extracted: str) -> tuple[bool, str]:
 
 
 def check_spelling(gold: str, extracted: str) -> tuple[bool, str] | None:
-    """dab is not bad, cat dog not dog cat. xyz and zyx are the same product: one of the two has its letters in order."""
+    """dab is not bad, cat dog not dog cat. xyz and zyx are the same product: one of the two has its letters in order.
+
+    Numbers in rows, as a table of them, are compared one by one.
+    """
+    if NUMBERS_IN_A_ROW.fullmatch(gold.strip()) and NUMBERS_IN_A_ROW.fullmatch(extracted.strip()):
+        numbers = [list(map(Fraction, text.split())) for text in (gold, extracted)]
+        return numbers[0] == numbers[1], "rows of numbers"
     ours, theirs = (text.split() for text in (gold, extracted))
     if ours == theirs or not all(LOWER_WORDS.fullmatch(text.strip()) for text in (gold, extracted)):
         return None
