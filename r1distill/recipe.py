@@ -113,6 +113,8 @@ class Generate(Section):
     """A problem without a correct trace among its `samples` is sampled on, one at a time, until one is or this many are taken."""
     stop_repetition: int = Field(default=512, ge=0)
     """End a trace whose last so many tokens are a loop, of at least four rounds: `finish_reason = "repetition"`; 0 never does."""
+    thinking_budget: int = Field(default=0, ge=0)
+    """Close the thinking by force after so many tokens, so that an answer follows within `max_tokens`; 0 never does."""
     temperature: float = Field(default=0.6, ge=0)
     """Sampling temperature; 0 is greedy."""
     top_p: float = Field(default=0.95, gt=0, le=1)

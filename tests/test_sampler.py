@@ -164,7 +164,10 @@ def test_the_request_sha_changes_with_all_that_decides_a_text_and_with_nothing_e
         replace(plan, seed=1),
         replace(plan, prompt=replace(PROMPT, text="{problem}")),
         replace(plan, prompt=replace(PROMPT, prefill="")),
-        *(replace(plan, sampling=replace(SAMPLING, **{name: 3})) for name in ("temperature", "top_p", "top_k")),
+        *(
+            replace(plan, sampling=replace(SAMPLING, **{name: 3}))
+            for name in ("temperature", "top_p", "top_k", "thinking_budget")
+        ),
     ]
     assert {changed.request_sha(problem) for changed in same} == {sha}
     assert len({sha, *(changed.request_sha(problem) for changed in other)}) == 1 + len(other)
@@ -431,6 +434,69 @@ def test_a_solved_problem_leaves_what_was_cut_off_as_it_is(tmp_path):
     assert solved
     taken = take(tmp_path, replace(plan, sampling=replace(SAMPLING, max_tokens=100)), PROBLEMS, Counting(), judge=judge)
     assert {trace.problem_id for trace, _ in taken}.isdisjoint(solved)
+
+
+# ---------------------------------------------------------------- a budget for the thinking
+
+
+class Musing(Scripted):
+    """Thinks `length` words and answers in three; knows what was put in its mouth."""
+
+    def __init__(self, length: int) -> None:
+        super().__init__()
+        self.length = length
+
+    async def sample(self, request: Request) -> Completion:
+        await super().sample(request)
+        begun = request.begun
+        before = (begun.text + begun.forced).split() if begun else []
+        words = list(before)
+        if "</think>" not in words:
+            words += [f"t{n}" for n in range(len(words), self.length)] + ["</think>"]
+        words += ["a1", "a2", "a3"][len(words) - words.index("</think>") - 1 :]
+        limit = request.sampling.max_tokens
+        whole = words[:limit]
+        new = np.full(len(whole) - len(before), -0.5)
+        return Completion(
+            " ".join(whole), "stop" if len(words) <= limit else "length", 7, len(whole),
+            signals=TokenSignals(20, new, -new, -new), n_thinking_tokens=None,
+        )  # fmt: skip
+
+
+def mused(folder: Path, length: int, budget: int, max_tokens: int = 30) -> tuple[Trace, Musing]:
+    backend = Musing(length)
+    sampling = replace(SAMPLING, max_tokens=max_tokens, thinking_budget=budget)
+    [(trace, _)] = take(folder, plan_of(1, sampling=sampling), PROBLEMS[:1], backend)
+    return trace, backend
+
+
+def test_thinking_beyond_its_budget_is_closed_and_answered(tmp_path):
+    trace, backend = mused(tmp_path, length=100, budget=10)
+    assert trace.text.split() == ["<think>", *(f"t{n}" for n in range(10)), "</think>", "a1", "a2", "a3"]
+    assert (trace.finish_reason, trace.n_tokens) == ("stop", 14)
+    assert [request.sampling.max_tokens for request in backend.requests] == [10, 30]
+    assert trace.mean_logprob == -0.5  # what was put in was not sampled, and is not measured
+
+
+def test_thinking_within_its_budget_is_left_alone(tmp_path):
+    trace, backend = mused(tmp_path, length=5, budget=20)
+    assert trace.text.split()[-4:] == ["</think>", "a1", "a2", "a3"]
+    assert len(backend.requests) == 1
+
+
+def test_an_answer_that_the_budget_cut_goes_on_without_anything_put_in(tmp_path):
+    trace, backend = mused(tmp_path, length=5, budget=7)
+    assert trace.text.split()[-4:] == ["</think>", "a1", "a2", "a3"]
+    assert [request.begun.forced for request in backend.requests if request.begun] == [""]
+
+
+def test_a_continued_trace_keeps_to_the_budget_of_its_whole(tmp_path):
+    short, _ = mused(tmp_path, length=100, budget=10, max_tokens=6)
+    assert short.finish_reason == "length"
+    trace, backend = mused(tmp_path, length=100, budget=10)
+    assert [request.sampling.max_tokens for request in backend.requests] == [10, 30]
+    assert trace.text.split()[1:12] == [*(f"t{n}" for n in range(10)), "</think>"]
+    assert trace.continued_from == 6
 
 
 # ---------------------------------------------------------------- concurrency

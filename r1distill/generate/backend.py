@@ -17,6 +17,7 @@ class Sampling:
     max_tokens: int  # decides where a text ends, not what it says: not part of a request's identity
     logprobs: int  # decides nothing of the text
     stop_repetition: int = 0  # tokens of a loop after which a trace is ended; 0 never
+    thinking_budget: int = 0  # tokens of thinking after which it is closed by force; 0 never. The sampler sees to it
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +34,15 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """A reply that was cut off before and is to be continued: what is there of it, behind the prefill."""
+    """A reply that was cut off before and is to be continued: what is there of it, behind the prefill.
+
+    `forced` is put behind it before it goes on, as if the model had said it; its tokens count.
+    """
 
     text: str
     token_ids: list[int] | None
     n_tokens: int
+    forced: str = ""
 
 
 @dataclass(frozen=True, slots=True)

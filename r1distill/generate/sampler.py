@@ -13,15 +13,16 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from r1distill.generate.backend import Backend, Begun, Completion, Request, SampleFailed, Sampling
 from r1distill.generate.journal import Entry, Journal
-from r1distill.generate.signals import Signals, TokenSignals, joined
-from r1distill.prompting import Prompt, split_thinking
+from r1distill.generate.signals import Signals, TokenSignals, joined, unmeasured
+from r1distill.prompting import THINK_END, Prompt, split_thinking
 from r1distill.records import Outcome, Problem, Trace
 
+THINKING_CLOSED = f"\n{THINK_END}\n\n"
 Judge = Callable[[Problem, str, int], Outcome]
 
 
@@ -44,7 +45,7 @@ class Plan:
         parts = [
             self.prompt.user_message(problem),
             self.prompt.prefill,
-            [sampling.temperature, sampling.top_p, sampling.top_k],
+            [sampling.temperature, sampling.top_p, sampling.top_k, sampling.thinking_budget],
             [self.model, self.version],
             self.seed,
         ]
@@ -223,10 +224,10 @@ async def take(
         text = begun[0].text.removeprefix(plan.prompt.prefill)
         # with the seed of its beginning, the rest would be drawn by the same random numbers again
         rest_seed = (seed + begun[0].n_tokens) & 0x7FFFFFFF
-        request = dataclasses.replace(request, begun=Begun(text, begun[0].token_ids, begun[0].n_tokens), seed=rest_seed)
+        request = replace(request, begun=Begun(text, begun[0].token_ids, begun[0].n_tokens), seed=rest_seed)
     started = time.monotonic()
     try:
-        completion = await backend.sample(request)
+        completion = await sample_within_budget(backend, request)
     except SampleFailed as fault:
         failed = Trace(
             problem.id, sample, plan.model, request_sha, seed, "", None, "", "error",
@@ -240,6 +241,34 @@ async def take(
     if judge is not None and trace.finish_reason == "stop":
         outcome = await asyncio.to_thread(judge, problem, trace.text, sample)
     return Entry(trace, outcome, plan.sampling.max_tokens, signals if trace.finish_reason == "length" else None)
+
+
+async def sample_within_budget(backend: Backend, request: Request) -> Completion:
+    """A sample whose thinking is closed by force after `thinking_budget` tokens, with room for the answer behind it.
+
+    As s1's budget forcing (https://arxiv.org/abs/2501.19393), in one direction. Raises what the backend raises.
+    """
+    sampling, begun = request.sampling, request.begun
+    budget, n_begun = sampling.thinking_budget, begun.n_tokens if begun else 0
+    if not budget or budget >= sampling.max_tokens or (begun and (THINK_END in begun.text or n_begun > budget)):
+        return await backend.sample(request)
+    if n_begun < budget:
+        first = await backend.sample(replace(request, sampling=replace(sampling, max_tokens=budget)))
+        text = whole_text(first, request.prefill).removeprefix(request.prefill)
+        if first.finish_reason != "length" or first.n_tokens < budget:
+            return first  # it ended by itself, in a loop, or with the context
+        begun = Begun(text, first.token_ids, first.n_tokens)
+    else:
+        first = None
+    assert begun is not None
+    forced = "" if THINK_END in begun.text else THINKING_CLOSED
+    seed = (request.seed + budget) & 0x7FFFFFFF
+    rest = await backend.sample(replace(request, begun=replace(begun, forced=forced), seed=seed))
+    if rest.signals is None:
+        return rest
+    n_forced = rest.n_tokens - begun.n_tokens - len(rest.signals)
+    parts = [first.signals] if first and first.signals is not None else []
+    return replace(rest, signals=joined([*parts, unmeasured(max(n_forced, 0)), rest.signals]))
 
 
 def to_trace(

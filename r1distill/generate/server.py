@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 
 from r1distill.errors import UserError
-from r1distill.generate.backend import Completion, Request, SampleFailed, overlong
+from r1distill.generate.backend import Begun, Completion, Request, SampleFailed, overlong
 from r1distill.generate.chat import PassingFault, Streamed, completion_of, events, without_surrogates
 
 FIRST_PAUSE_S = 1.0
@@ -268,7 +268,7 @@ class ServerBackend:
             body["top_k"] = sampling.top_k
         if sampling.logprobs:
             body |= {"logprobs": True, "top_logprobs": sampling.logprobs}
-        if begun := request.prefill + (request.begun.text if request.begun else ""):
+        if begun := request.prefill + so_far(request.begun):
             # the forced start is an unfinished assistant message, which vLLM and SGLang continue
             body["messages"].append({"role": "assistant", "content": begun})
             body |= {"add_generation_prompt": False, "continue_final_message": True}
@@ -279,9 +279,13 @@ def with_beginning(completion: Completion, request: Request) -> Completion:
     """With what was there of the reply before. Some servers give it back, most do not."""
     if request.begun is None:
         return completion
-    begun = request.begun
-    text = completion.text.removeprefix(request.prefill + begun.text)
-    return replace(completion, text=begun.text + text, n_tokens=begun.n_tokens + completion.n_tokens)
+    begun = so_far(request.begun)
+    text = completion.text.removeprefix(request.prefill + begun)
+    return replace(completion, text=begun + text, n_tokens=request.begun.n_tokens + completion.n_tokens)
+
+
+def so_far(begun: Begun | None) -> str:
+    return begun.text + begun.forced if begun else ""
 
 
 def describe(error: httpx.HTTPError) -> str:

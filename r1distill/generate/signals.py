@@ -79,6 +79,12 @@ class TokenSignals:
         return cls(int(values[0]), parts[0], parts[1], parts[2] if values[1] else None)
 
 
+def unmeasured(n: int) -> TokenSignals:
+    """Of tokens that were not sampled but put in."""
+    nothing = np.full(n, np.nan)
+    return TokenSignals(0, nothing, nothing, nothing)
+
+
 def joined(parts: Sequence[TokenSignals]) -> TokenSignals | None:
     """One after another; the bound from above only where all of them have one. None of none."""
     if not parts:

@@ -89,6 +89,7 @@ def plan_of(recipe: Recipe) -> Plan:
             settings.max_tokens,
             settings.logprobs,
             settings.stop_repetition,
+            settings.thinking_budget,
         ),
         seed=recipe.seed,
         samples=settings.samples,

@@ -65,7 +65,9 @@ class VllmEngine:
 
     async def sample(self, request: Request) -> Completion:
         prompt = encode_prompt(self.tokenizer, render(self.tokenizer, request.user_message), request.prefill)
-        begun = request.begun.token_ids or [] if request.begun else []
+        begun: list[int] = []
+        if request.begun:
+            begun = [*(request.begun.token_ids or []), *encode(self.tokenizer, request.begun.forced)]
         reply = Reply(ids=list(begun))
         room = min(request.sampling.max_tokens - len(begun), self.context - len(prompt) - len(begun))
         if room > 0:
