@@ -36,13 +36,14 @@ def plan_of(samples: int = 3, stop_after_correct: int = 0, **other: Any) -> Plan
 class Scripted:
     """A backend whose replies follow from the request alone, in an order that `turns` decides.
 
-    `reply` may raise; it gives the text. `turns` is how often the loop turns before the reply to a request.
+    `reply` may raise; it gives the text. `turns` is how often the loop turns before the reply to a request; None is
+    never.
     """
 
     def __init__(
         self,
         reply: Callable[[Request], str] = lambda request: f"{request.seed}\n</think>\n\ndone",
-        turns: Callable[[Request], int] = lambda request: 0,
+        turns: Callable[[Request], int | None] = lambda request: 0,
     ) -> None:
         self.reply, self.turns = reply, turns
         self.requests: list[Request] = []
@@ -60,7 +61,10 @@ class Scripted:
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
-            for _ in range(self.turns(request)):
+            turns = self.turns(request)
+            if turns is None:
+                await asyncio.Event().wait()
+            for _ in range(turns or 0):
                 await asyncio.sleep(0)
             text = self.reply(request)
         except asyncio.CancelledError:
@@ -548,7 +552,7 @@ def test_a_user_error_stops_the_run_and_cancels_the_rest_without_losing_what_end
             raise UserError("the server is gone")
         return "yes"
 
-    backend = Scripted(dying, turns=lambda request: 1 if len(backend.requests) <= 8 else 10_000)
+    backend = Scripted(dying, turns=lambda request: 1 if len(backend.requests) <= 8 else None)
     with pytest.raises(UserError, match="the server is gone"):
         take(tmp_path, plan_of(), PROBLEMS, backend, concurrency=12)
     assert len(backend.answered) == 7
@@ -578,7 +582,7 @@ def test_samples_that_end_together_are_kept_when_the_reader_leaves_after_the_fir
 
 
 def test_a_cancelled_run_leaves_no_request_behind(tmp_path):
-    backend = Scripted(turns=lambda request: 10**9)
+    backend = Scripted(turns=lambda request: None)
 
     async def main() -> None:
         with Journal(tmp_path) as journal:
