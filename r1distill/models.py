@@ -18,6 +18,20 @@ def resolve_model(name: str, key: str) -> str:
     return str(Path(name).expanduser().resolve()) if Path(name).expanduser().exists() else name
 
 
+def vocabulary_of(name: str, revision: str | None, key: str) -> dict[str, int]:
+    """The map from token to id of a model's tokenizer. Raises UserError where there is none to be had."""
+    require_packages(f"{key} = {name}: reading its tokenizer", "transformers")
+    transformers = importlib.import_module("transformers")
+    try:
+        path = resolve_model(name, key)
+        return transformers.AutoTokenizer.from_pretrained(path, revision=revision).get_vocab()
+    except (OSError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"{key} = {name}: its tokenizer cannot be read: {reason}; name one in teacher.tokenizer"
+        ) from None
+
+
 def check_model_name(name: str, key: str) -> None:
     """Raise UserError where no model of that name can be opened, without converting or downloading one."""
     if name.startswith("quickstart:"):

@@ -69,6 +69,8 @@ class Teacher(Section):
     """Hub id, folder, or `quickstart:teacher`."""
     revision: str | None = None
     """Git revision on the Hub."""
+    tokenizer: str | None = None
+    """Hub id or folder of its tokenizer, where the name a server knows it by is neither; read for `keep_distributions` only."""
     urls: list[str] = []
     """`server` only: base URLs that end in /v1; requests go to the one with the fewest in flight."""
     api_key_env: str = "OPENAI_API_KEY"
@@ -125,6 +127,8 @@ class Generate(Section):
     """Longest reply, in tokens; a longer one ends with `finish_reason = "length"`. A run with more continues these."""
     logprobs: int = Field(default=20, ge=0)
     """Top logprobs a token, from which entropy is measured; 0 records none."""
+    keep_distributions: bool = False
+    """Keep each token's distribution, as many of its top logprobs as hold 0.999 of the mass, in teacher_cache/ for training."""
     concurrency: int = Field(default=256, ge=1)
     """Requests in flight at once."""
     metrics_port: int = Field(default=0, ge=0, le=65535)
@@ -134,6 +138,12 @@ class Generate(Section):
     def max_samples_are_no_fewer(self) -> "Generate":
         if self.max_samples is not None and self.max_samples < self.samples:
             raise ValueError(f"max_samples = {self.max_samples} is less than samples = {self.samples}; raise it")
+        return self
+
+    @model_validator(mode="after")
+    def distributions_are_of_logprobs(self) -> "Generate":
+        if self.keep_distributions and not self.logprobs:
+            raise ValueError("keep_distributions needs logprobs, such as 20, and they are 0")
         return self
 
 

@@ -62,6 +62,10 @@ class Run:
         return self.folder / "traces"
 
     @property
+    def teacher_cache(self) -> Path:
+        return self.folder / "teacher_cache"
+
+    @property
     def verdicts(self) -> Path:
         return self.folder / "verdicts.parquet"
 

@@ -22,6 +22,7 @@ from r1distill.prompting import encode_prompt, load_prompt, render
 from r1distill.records import Problem, Trace
 from r1distill.run import open_run
 from r1distill.store import read_records
+from r1distill.train.teacher_cache import TeacherCache
 
 TOLERANCE_NATS = 1e-6  # of float32 logprobs
 KS = (1, 2, 5, 10, 20, 50, 100, 1000)
@@ -38,7 +39,8 @@ def main() -> None:
     model = AutoModelForCausalLM.from_pretrained(name, revision=run.recipe.teacher.revision, dtype=torch.float32)
     prompt = load_prompt(run.recipe.generate.prompt, run.recipe.generate.prefill)
     problems = {problem.id: problem for problem in read_records(run.problems, Problem)}
-    outside, widths, tokens, means = dict.fromkeys(KS, 0), dict.fromkeys(KS, 0.0), 0, []
+    cache = TeacherCache(run.teacher_cache) if run.recipe.generate.keep_distributions else None
+    outside, widths, tokens, means, errors = dict.fromkeys(KS, 0), dict.fromkeys(KS, 0.0), 0, [], []
     traces = [trace for trace in read_records(run.traces, Trace) if trace.token_ids][: options.traces]
     for trace in traces:
         rendered = render(tokenizer, prompt.user_message(problems[trace.problem_id]))
@@ -57,6 +59,9 @@ def main() -> None:
             widths[k] += float((upper - lower).sum())
         if trace.mean_entropy_nats is not None and trace.mean_entropy_upper_nats is not None:
             means.append((trace.mean_entropy_nats, float(exact.mean()), trace.mean_entropy_upper_nats))
+        if cache and (rows := cache.rows(trace)):
+            token = np.repeat(np.arange(len(rows)), rows.lengths)
+            errors.append(np.abs(logprobs.numpy()[token, rows.ids] - rows.logprobs) * np.exp(rows.logprobs))
     print(f"{len(traces)} traces, {tokens:,} tokens, a vocabulary of {model.config.vocab_size:,}")
     for k in KS:
         print(f"k = {k:4}: {outside[k]} outside, mean width {widths[k] / tokens:.5f} nats")
@@ -66,6 +71,13 @@ def main() -> None:
         print(
             f"measured while sampling: {inside} of {len(means)} exact means within the bounds (1e-3 for another kernel); "
             f"mean width {float((upper - lower).mean()):.5f}, lower one at most {float((exact - lower).max()):.5f} below"
+        )
+    if cache:
+        each = np.concatenate(errors) if errors else np.zeros(1)
+        print(
+            f"kept distributions of {len(errors)} traces, {cache.manifest['mean_entries_a_token']:.1f} entries and "
+            f"{cache.manifest['mean_mass_a_token']:.5f} of the mass a token: probabilities off by {each.mean():.1e} in "
+            f"the mean, {each.max():.1e} at most"
         )
     sys.exit(1 if any(outside.values()) else 0)
 

@@ -110,3 +110,25 @@ def test_the_exact_entropy_lies_between_the_bounds_at_every_token(sample: Any, m
         np.testing.assert_allclose(signals.sampled, sampled, atol=1e-3)
         assert (signals.lower <= exact + 1e-3).all()
         assert (exact <= signals.upper + 1e-3).all()
+
+
+def test_the_kept_distributions_are_the_heads_of_the_models_own(sample: Any, model: tuple[Path, Any, Any]) -> None:
+    """Those of the model and not of what was sampled from: temperature and top_p change nothing of them."""
+    import torch
+
+    _, made, tokenizer = model
+    cold = dataclasses.replace(WARM, temperature=0.3, top_p=0.8, max_tokens=70, keep_distributions=True)
+    asked = request("j", cold)
+    [completion] = sample(asked)
+    prompt = encode_prompt(tokenizer, render(tokenizer, asked.user_message), asked.prefill)
+    ids = torch.tensor([prompt + completion.token_ids])
+    with torch.no_grad():
+        exact = torch.log_softmax(made(input_ids=ids).logits[0, len(prompt) - 1 : -1].double(), -1)
+    rows = completion.signals.rows
+    assert len(rows) == completion.n_tokens
+    assert completion.n_tokens > 64  # more than one part of the stream
+    for token in range(len(rows)):
+        row = rows[token : token + 1]
+        assert 4 <= len(row.ids) <= 5
+        np.testing.assert_allclose(row.logprobs, exact[token, row.ids.tolist()].numpy(), atol=1e-3)
+        np.testing.assert_allclose(row.logprobs, exact[token].topk(len(row.ids)).values.numpy(), atol=1e-3)

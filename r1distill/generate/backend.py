@@ -16,6 +16,7 @@ class Sampling:
     top_k: int
     max_tokens: int  # decides where a text ends, not what it says: not part of a request's identity
     logprobs: int  # decides nothing of the text
+    keep_distributions: bool = False  # decides nothing of the text either
     stop_repetition: int = 0  # tokens of a loop after which a trace is ended; 0 never
     thinking_budget: int = 0  # tokens of thinking after which it is closed by force; 0 never. The sampler sees to it
 

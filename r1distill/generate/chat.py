@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import numpy as np
 
+from r1distill.errors import UserError
 from r1distill.generate.backend import Completion, SampleFailed
 from r1distill.generate.repetition import is_degenerate
 from r1distill.generate.signals import TokenSignals, measure
@@ -20,6 +21,7 @@ CHARACTERS_A_TOKEN = 4  # of text in a loop, where a server streams text and no 
 LOOK_EVERY_CHARACTERS = 1_024
 LONGEST_PERIOD_CHARACTERS = 4_096
 THINK_END = "</think>"
+TOKEN_ID = "token_id:"  # how vLLM's server names a token where it is asked for ids
 
 
 class PassingFault(Exception):
@@ -30,7 +32,7 @@ class PassingFault(Exception):
         self.retry_after_s, self.for_all = retry_after_s, for_all
 
 
-def completion_of(reply: dict[str, Any]) -> Completion:
+def completion_of(reply: dict[str, Any], keep_rows: bool = False) -> Completion:
     """Of a whole chat completion. Raises PassingFault for one that was broken off, SampleFailed for one that is refused."""
     choice = reply["choices"][0]
     message = choice["message"]
@@ -43,11 +45,17 @@ def completion_of(reply: dict[str, Any]) -> Completion:
         choice["finish_reason"],
         usage,
         content,
+        keep_rows,
     )
 
 
 def completion(
-    text: str, thinking: str | None, reason: str | None, usage: dict[str, Any], content: list[dict[str, Any]]
+    text: str,
+    thinking: str | None,
+    reason: str | None,
+    usage: dict[str, Any],
+    content: list[dict[str, Any]],
+    keep_rows: bool,
 ) -> Completion:
     if reason in BROKEN_OFF:
         raise PassingFault(f"the reply was broken off: finish_reason {reason}")
@@ -59,7 +67,8 @@ def completion(
         n_prompt_tokens=int(usage.get("prompt_tokens") or 0),
         n_tokens=int(usage.get("completion_tokens") or len(content)),
         thinking=without_surrogates(thinking) if thinking else None,
-        signals=signals_of(content),
+        token_ids=[token_id(token) for token in content] if keep_rows else None,
+        signals=signals_of(content, keep_rows),
         n_thinking_tokens=thinking_tokens(content),
     )
 
@@ -103,11 +112,11 @@ class Streamed:
         codes = np.frombuffer(tail.encode("utf-32-le", errors="replace"), dtype="<i4")
         return is_degenerate(codes, CHARACTERS_A_TOKEN * least_tokens, longest_period=LONGEST_PERIOD_CHARACTERS)
 
-    def completion(self) -> Completion:
+    def completion(self, keep_rows: bool = False) -> Completion:
         if not self.usage and not self.content:  # ended by us, before the server said how much it was
             self.usage = {"completion_tokens": self.n_parts}
         thinking = "".join(self.thinking) or None
-        return completion("".join(self.text), thinking, self.reason, self.usage, self.content)
+        return completion("".join(self.text), thinking, self.reason, self.usage, self.content, keep_rows)
 
 
 async def events(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
@@ -124,7 +133,7 @@ async def events(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
         yield event
 
 
-def signals_of(content: list[dict[str, Any]]) -> TokenSignals | None:
+def signals_of(content: list[dict[str, Any]], keep_rows: bool = False) -> TokenSignals | None:
     """From OpenAI's form: for each token its logprob and those of the likeliest ones, whose number may vary.
 
     vLLM lists a sampled token that is not among the top k in place of the k-th. The tail may then hold likelier tokens
@@ -135,20 +144,34 @@ def signals_of(content: list[dict[str, Any]]) -> TokenSignals | None:
         return None
     sampled = np.full(len(content), np.nan)
     top = np.full((len(content), longest), -np.inf)
+    ids = np.zeros((len(content), longest), dtype=np.int64)
     for position, token in enumerate(content):
         if not token.get("top_logprobs"):
             continue
         sampled[position] = token["logprob"]
-        logprobs = sorted((float(entry["logprob"]) for entry in token["top_logprobs"]), reverse=True)
-        if len(logprobs) > 1 and logprobs[-1] == token["logprob"]:
-            logprobs.pop()
-        top[position, : len(logprobs)] = logprobs
-    return measure(sampled, top, vocabulary=None)
+        likeliest = sorted(token["top_logprobs"], key=lambda entry: float(entry["logprob"]), reverse=True)
+        if len(likeliest) > 1 and likeliest[-1]["logprob"] == token["logprob"]:
+            likeliest.pop()
+        top[position, : len(likeliest)] = [entry["logprob"] for entry in likeliest]
+        if keep_rows:
+            ids[position, : len(likeliest)] = [token_id(entry) for entry in likeliest]
+    return measure(sampled, top, None, ids if keep_rows else None)
+
+
+def token_id(entry: dict[str, Any]) -> int:
+    """Raises UserError where the server names tokens by their text, of which several may have the same."""
+    name = str(entry.get("token"))
+    if not (name.startswith(TOKEN_ID) and name.removeprefix(TOKEN_ID).isdecimal()):
+        raise UserError(
+            f"the server names a token {name!r} and not by its id, so its distributions cannot be kept; use a server of "
+            "vLLM, or set generate.keep_distributions = false"
+        )
+    return int(name.removeprefix(TOKEN_ID))
 
 
 def thinking_tokens(content: list[dict[str, Any]]) -> int | None:
     """How many tokens there are up to the one that completes the last `</think>`; None where there is none in them."""
-    texts = [token.get("token") for token in content]
+    texts = [text_of(token) for token in content]
     if not all(isinstance(text, str) for text in texts):
         return None
     whole = "".join(texts)  # type: ignore[arg-type]
@@ -161,6 +184,14 @@ def thinking_tokens(content: list[dict[str, Any]]) -> int | None:
         if position >= at + len(THINK_END):
             return index + 1
     return None
+
+
+def text_of(token: dict[str, Any]) -> str | None:
+    """Of one whose name is its id the text is still in its bytes."""
+    name = token.get("token")
+    if isinstance(name, str) and name.startswith(TOKEN_ID):
+        return bytes(token["bytes"]).decode(errors="replace") if token.get("bytes") else None
+    return name
 
 
 def without_surrogates(text: str) -> str:

@@ -21,10 +21,11 @@ import numpy as np
 import pyarrow as pa
 
 from r1distill.errors import UserError
+from r1distill.generate.distributions import SparseRows
 from r1distill.generate.signals import TokenSignals
 from r1distill.records import Outcome, Trace
 
-VERSION = 2  # of the tables
+VERSION = 3  # of the tables
 # the keys in a table of their own: they are listed without reading past the texts
 TABLES = """
 CREATE TABLE IF NOT EXISTS samples (
@@ -32,7 +33,8 @@ CREATE TABLE IF NOT EXISTS samples (
     finish_reason TEXT NOT NULL, n_tokens INTEGER NOT NULL, outcome TEXT, body INTEGER NOT NULL,
     PRIMARY KEY (problem_id, request_sha, sample, max_tokens)
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS bodies (id INTEGER PRIMARY KEY, trace BLOB NOT NULL, token_ids BLOB, signals BLOB);
+CREATE TABLE IF NOT EXISTS bodies (id INTEGER PRIMARY KEY, trace BLOB NOT NULL, token_ids BLOB, signals BLOB,
+    distributions BLOB);
 """
 NO_LIMIT = 2**62
 ZSTD = pa.Codec("zstd", compression_level=1)
@@ -42,7 +44,7 @@ Key = tuple[str, int, str]  # problem id, sample, request sha
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Entry:
-    """One sample to be written. `token_signals` is kept of one that was cut off, for when it is continued."""
+    """One sample to be written. Of what was measured at its tokens the distributions are kept, and all of one cut off."""
 
     trace: Trace
     outcome: Outcome | None = None
@@ -107,12 +109,16 @@ class Journal:
             " problem_id = ? AND request_sha = ? AND sample = ? AND max_tokens = ?)",
             key,
         )
+        signals = entry.token_signals
+        rows = signals.rows if signals else None
+        is_cut = trace.finish_reason == "length"  # it may be continued
         body = self.connection.execute(
-            "INSERT INTO bodies (trace, token_ids, signals) VALUES (?, ?, ?)",
+            "INSERT INTO bodies (trace, token_ids, signals, distributions) VALUES (?, ?, ?, ?)",
             (
                 packed(json.dumps(row, ensure_ascii=False).encode()),
                 None if token_ids is None else packed(np.asarray(token_ids, dtype="<i4").tobytes()),
-                None if entry.token_signals is None else packed(entry.token_signals.to_bytes()),
+                packed(signals.to_bytes()) if signals is not None and is_cut else None,
+                None if rows is None else packed(rows.to_bytes()),
             ),
         ).lastrowid
         self.connection.execute(
@@ -154,19 +160,28 @@ class Journal:
     def longest(self, key: Key, max_tokens: int) -> tuple[Trace, TokenSignals | None] | None:
         """Of a sample that was cut off below `max_tokens`: its longest trace, and what was measured at each token."""
         query = (
-            "SELECT n_tokens, trace, token_ids, signals FROM samples JOIN bodies ON body = id WHERE problem_id = ? AND"
-            " sample = ? AND request_sha = ? AND finish_reason = 'length' AND max_tokens < ?"
+            "SELECT n_tokens, trace, token_ids, signals, distributions FROM samples JOIN bodies ON body = id"
+            " WHERE problem_id = ? AND sample = ? AND request_sha = ? AND finish_reason = 'length' AND max_tokens < ?"
             " ORDER BY n_tokens DESC LIMIT 1"
         )
         with all_files(self.folder) as files:
             found = [row for file in files.items() for row in rows_of(file, query, *key, max_tokens)]
         if not found:
             return None
-        _, trace, token_ids, signals = max(found, key=lambda row: row[0])
-        return trace_of(trace, token_ids), None if signals is None else TokenSignals.from_bytes(unpacked(signals))
+        _, trace, token_ids, signals, rows = max(found, key=lambda row: row[0])
+        measured = None
+        if signals is not None:
+            measured = dataclasses.replace(TokenSignals.from_bytes(unpacked(signals)), rows=rows_from(rows))
+        return trace_of(trace, token_ids), measured
 
     def traces(self, wanted: dict[str, str], max_tokens: int = NO_LIMIT) -> Iterator[Trace]:
-        """The traces of `wanted` (problem id → request sha), in that order and then by sample; each once.
+        """As `traces_and_rows`, the traces alone."""
+        return (trace for trace, _ in self.traces_and_rows(wanted, max_tokens))
+
+    def traces_and_rows(
+        self, wanted: dict[str, str], max_tokens: int = NO_LIMIT
+    ) -> Iterator[tuple[Trace, SparseRows | None]]:
+        """The traces of `wanted` (problem id → request sha), in that order and then by sample; each once, with its rows.
 
         Of a sample that is there for several limits: a finished one before one that was cut off, of those the longest
         within `max_tokens`. A failed one counts only if no writer has anything else.
@@ -188,13 +203,19 @@ class Journal:
                             best[sample] = rank, file, body
                 for sample in sorted(best):
                     _, file, body = best[sample]
-                    [(trace, token_ids)] = rows_of(file, "SELECT trace, token_ids FROM bodies WHERE id = ?", body)
-                    yield trace_of(trace, token_ids)
+                    [(trace, token_ids, rows)] = rows_of(
+                        file, "SELECT trace, token_ids, distributions FROM bodies WHERE id = ?", body
+                    )
+                    yield trace_of(trace, token_ids), rows_from(rows)
 
 
 def trace_of(trace: bytes, token_ids: bytes | None) -> Trace:
     ids = None if token_ids is None else np.frombuffer(unpacked(token_ids), dtype="<i4").tolist()
     return Trace(**json.loads(unpacked(trace)), token_ids=ids)
+
+
+def rows_from(distributions: bytes | None) -> SparseRows | None:
+    return None if distributions is None else SparseRows.from_bytes(unpacked(distributions))
 
 
 def packed(data: bytes) -> bytes:

@@ -240,7 +240,7 @@ async def take(
     outcome = None
     if judge is not None and trace.finish_reason == "stop":
         outcome = await asyncio.to_thread(judge, problem, trace.text, sample)
-    return Entry(trace, outcome, plan.sampling.max_tokens, signals if trace.finish_reason == "length" else None)
+    return Entry(trace, outcome, plan.sampling.max_tokens, signals)
 
 
 async def sample_within_budget(backend: Backend, request: Request) -> Completion:

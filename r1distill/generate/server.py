@@ -191,13 +191,13 @@ class ServerBackend:
         try:
             if is_whole:
                 await response.aread()
-                return self.without_key(completion_of(response.json()))
+                return self.without_key(completion_of(response.json(), request.sampling.keep_distributions))
             async for event in events(response):
                 streamed.add(event, self.words_in)
                 if streamed.is_degenerate(request.sampling.stop_repetition):
                     streamed.reason = "repetition"
                     break
-            return self.without_key(streamed.completion())
+            return self.without_key(streamed.completion(request.sampling.keep_distributions))
         except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
             words = self.words_of(response) if response.is_stream_consumed and is_whole else str(error)
             raise PassingFault(f"a reply that is not a chat completion: {words}") from error
@@ -231,8 +231,10 @@ class ServerBackend:
         """A proxy that repeats what it was sent must not bring a secret into the journal. `EMPTY` is none."""
         if len(self.key) < SHORTEST_SECRET:
             return completion
+        if self.key not in completion.text and self.key not in (completion.thinking or ""):
+            return completion
         thinking = completion.thinking and completion.thinking.replace(self.key, "[key]")
-        return replace(completion, text=completion.text.replace(self.key, "[key]"), thinking=thinking)
+        return replace(completion, text=completion.text.replace(self.key, "[key]"), thinking=thinking, token_ids=None)
 
     def words_of(self, response: httpx.Response) -> str:
         """The server's own words, in one line of at most 300 characters."""
@@ -268,6 +270,8 @@ class ServerBackend:
             body["top_k"] = sampling.top_k
         if sampling.logprobs:
             body |= {"logprobs": True, "top_logprobs": sampling.logprobs}
+        if sampling.keep_distributions:
+            body["return_tokens_as_token_ids"] = True
         if begun := request.prefill + so_far(request.begun):
             # the forced start is an unfinished assistant message, which vLLM and SGLang continue
             body["messages"].append({"role": "assistant", "content": begun})
@@ -281,7 +285,11 @@ def with_beginning(completion: Completion, request: Request) -> Completion:
         return completion
     begun = so_far(request.begun)
     text = completion.text.removeprefix(request.prefill + begun)
-    return replace(completion, text=begun + text, n_tokens=request.begun.n_tokens + completion.n_tokens)
+    token_ids = None
+    if completion.token_ids is not None and request.begun.token_ids is not None and not request.begun.forced:
+        token_ids = request.begun.token_ids + completion.token_ids
+    n_tokens = request.begun.n_tokens + completion.n_tokens
+    return replace(completion, text=begun + text, n_tokens=n_tokens, token_ids=token_ids)
 
 
 def so_far(begun: Begun | None) -> str:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from r1distill.generate.distributions import SparseRows, empty_rows, joined_rows, sparse_rows
+
 # The entropy above which a token counts as one where the reasoning forks: the 80th percentile that Wang et al. 2025
 # measured over a Qwen3-8B's traces (https://arxiv.org/abs/2506.01939, section 3).
 HIGH_ENTROPY_NATS = 0.672
@@ -37,20 +39,22 @@ class TokenSignals:
     """What was measured at each sampled token: `sampled`, `lower` and, where the vocabulary is known, `upper` `(T,)`.
 
     `sampled` is its logprob, NaN where that is not known; then the bounds of the entropy in nats. `logprobs` is the k
-    of the top k that the bounds are from.
+    of the top k that the bounds are from. `rows` are the distributions themselves, where they are kept.
     """
 
     logprobs: int
     sampled: NDArray[np.float64]
     lower: NDArray[np.float64]
     upper: NDArray[np.float64] | None
+    rows: SparseRows | None = None
 
     def __len__(self) -> int:
         return len(self.sampled)
 
     def __getitem__(self, part: slice) -> "TokenSignals":
         upper = None if self.upper is None else self.upper[part]
-        return TokenSignals(self.logprobs, self.sampled[part], self.lower[part], upper)
+        rows = None if self.rows is None else self.rows[part]
+        return TokenSignals(self.logprobs, self.sampled[part], self.lower[part], upper, rows)
 
     def summary(self) -> Signals | None:
         """None where there is no token of known logprob."""
@@ -68,6 +72,7 @@ class TokenSignals:
         )
 
     def to_bytes(self) -> bytes:
+        """Without the rows."""
         head = np.array([self.logprobs, self.upper is not None], dtype="<f8")
         arrays = [self.sampled, self.lower, *([] if self.upper is None else [self.upper])]
         return b"".join(array.astype("<f8").tobytes() for array in (head, *arrays))
@@ -90,11 +95,15 @@ def joined(parts: Sequence[TokenSignals]) -> TokenSignals | None:
     if not parts:
         return None
     uppers = [part.upper for part in parts if part.upper is not None]
+    has_rows = any(part.rows is not None for part in parts)
     return TokenSignals(
         max(part.logprobs for part in parts),
         np.concatenate([part.sampled for part in parts]),
         np.concatenate([part.lower for part in parts]),
         np.concatenate(uppers) if len(uppers) == len(parts) else None,
+        joined_rows([empty_rows(len(part)) if part.rows is None else part.rows for part in parts])
+        if has_rows
+        else None,
     )
 
 
@@ -124,11 +133,14 @@ def entropy_bounds(
 
 
 def measure(
-    sampled_logprobs: NDArray[np.floating], top_logprobs: NDArray[np.floating], vocabulary: int | None
+    sampled_logprobs: NDArray[np.floating],
+    top_logprobs: NDArray[np.floating],
+    vocabulary: int | None,
+    top_ids: NDArray[np.integer] | None = None,
 ) -> TokenSignals:
     """The signals at each token from `sampled_logprobs (T,)` and `top_logprobs (T, K)`.
 
-    A logprob that is not known (NaN, -inf, vLLM's -9999) becomes NaN.
+    A logprob that is not known (NaN, -inf, vLLM's -9999) becomes NaN. With `top_ids (T, K)` the rows are kept too.
     """
     sampled = np.minimum(sampled_logprobs.astype(np.float64), 0.0)
     lower, upper = entropy_bounds(top_logprobs, vocabulary)
@@ -137,6 +149,7 @@ def measure(
         np.where(np.exp(sampled) > 0, sampled, np.nan),
         lower,
         upper,
+        None if top_ids is None else sparse_rows(top_ids, top_logprobs),
     )
 
 

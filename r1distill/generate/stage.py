@@ -3,7 +3,7 @@
 import asyncio
 import importlib
 from collections.abc import Iterator
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack, aclosing, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from r1distill.generate.journal import Journal
 from r1distill.generate.meter import Meter, metrics_server
 from r1distill.generate.sampler import Judge, Plan, sample_all
 from r1distill.generate.server import ServerBackend
-from r1distill.models import resolve_model
+from r1distill.models import resolve_model, vocabulary_of
 from r1distill.problem_checks import prepare_problems
 from r1distill.problems import load_problems
 from r1distill.prompting import load_prompt
@@ -24,6 +24,8 @@ from r1distill.recipe import Problems, Recipe, Teacher, Verify
 from r1distill.records import Outcome, Problem, Trace
 from r1distill.run import Clock, Run
 from r1distill.store import write_records
+from r1distill.train.teacher_cache import CacheWriter, vocabulary_sha256
+from r1distill.train.teacher_cache import Teacher as CachedTeacher
 from r1distill.verify.code import check_settings
 from r1distill.verify.settings import code_settings, open_pool
 
@@ -37,6 +39,7 @@ class Job:
     problems: list[Problem]
     journal: Path
     traces: Path
+    cache: CacheWriter | None = None  # of the distributions, where they are kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,8 @@ def generate(run: Run, clock: Clock) -> dict[str, Any]:
     recipe = run.recipe
     problems, checked = prepare_problems(run)
     write_records(run.problems, Problem, problems)
-    job = Job("generate", plan_of(recipe), problems, run.journal, run.traces / "00000.parquet")
+    cache = CacheWriter(run.teacher_cache, teacher_of(recipe)) if recipe.generate.keep_distributions else None
+    job = Job("generate", plan_of(recipe), problems, run.journal, run.traces / "00000.parquet", cache)
     backend = teacher_backend(recipe.teacher, recipe.generate.logprobs)
     file = run.log("generate").with_suffix(".jsonl")
     watch = Watch(file, recipe.generate.metrics_port, recipe.teacher.usd_per_million_tokens)
@@ -88,6 +92,7 @@ def plan_of(recipe: Recipe) -> Plan:
             settings.top_k,
             settings.max_tokens,
             settings.logprobs,
+            settings.keep_distributions,
             settings.stop_repetition,
             settings.thinking_budget,
         ),
@@ -95,6 +100,26 @@ def plan_of(recipe: Recipe) -> Plan:
         samples=settings.samples,
         stop_after_correct=settings.stop_after_correct,
         max_samples=settings.max_samples or settings.samples,
+    )
+
+
+def teacher_of(recipe: Recipe) -> CachedTeacher:
+    """Who the kept distributions are from. Reads the tokenizer: better now than when everything is sampled."""
+    teacher = recipe.teacher
+    name, key = (teacher.tokenizer, "teacher.tokenizer") if teacher.tokenizer else (teacher.model, "teacher.model")
+    vocabulary = vocabulary_of(name, None if teacher.tokenizer else teacher.revision, key)
+    mode = teacher.engine.get("logprobs_mode", "raw_logprobs") if teacher.backend == "vllm" else "unknown"
+    if mode not in ("raw_logprobs", "unknown"):
+        raise UserError(
+            f'teacher.engine.logprobs_mode = "{mode}": keep_distributions keeps those of the model itself; remove it'
+        )
+    return CachedTeacher(
+        source="generation",
+        model=teacher.model,
+        revision=teacher.revision,
+        vocabulary_sha256=vocabulary_sha256(vocabulary),
+        logprobs_mode=mode,
+        k=recipe.generate.logprobs,
     )
 
 
@@ -148,11 +173,16 @@ def compact(job: Job) -> dict[str, Any]:
     wanted = {problem.id: plan.request_sha(problem) for problem in job.problems}
     counts: dict[str, Any] = {"samples": 0, "failed": 0, "tokens": 0, "finish_reasons": {}, "last_error": None}
     saved = {"stop_after_correct": 0, "repetition": 0, "continuation": 0}
-    with Journal(job.journal) as journal:
+    kept = 0
+    with Journal(job.journal) as journal, job.cache or nullcontext() as cache:
 
         def counted() -> Iterator[Trace]:
-            for trace in journal.traces(wanted, plan.sampling.max_tokens):
+            nonlocal kept
+            for trace, rows in journal.traces_and_rows(wanted, plan.sampling.max_tokens):
                 if trace.sample < max(plan.samples, plan.max_samples):
+                    if cache and rows is not None and trace.token_ids:
+                        cache.add(trace, rows)
+                        kept += 1
                     count(trace, counts)
                     if trace.finish_reason == "repetition":
                         saved["repetition"] += plan.sampling.max_tokens - trace.n_tokens
@@ -161,11 +191,16 @@ def compact(job: Job) -> dict[str, Any]:
 
         write_records(job.traces, Trace, counted())
     counts["samples_spared"] = max(len(job.problems) * plan.samples - counts["samples"], 0)
-    if (
-        sampled := counts["samples"] - counts["failed"]
-    ):  # a sample that was never taken would have been as long as these
+    sampled = counts["samples"] - counts["failed"]
+    if sampled:  # a sample that was never taken would have been as long as these
         saved["stop_after_correct"] = round(counts["samples_spared"] * counts["tokens"] / sampled)
     counts["tokens_saved"] = saved
+    if job.cache:  # of the others, sampled by a run that did not keep them, there are none
+        counts["distributions"] = {"traces": kept, "without": sampled - kept}
+        if kept < sampled:
+            say(
+                f"  {job.cache.folder.name}: {sampled - kept} of {sampled} traces were sampled without their distributions"
+            )
     return counts
 
 

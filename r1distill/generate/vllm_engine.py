@@ -110,7 +110,8 @@ class VllmEngine:
             ) as outputs:
                 async for output in outputs:
                     [part] = output.outputs
-                    reply.add(part.text, part.token_ids, signals_of(part.logprobs, self.vocabulary))
+                    measured = signals_of(part.logprobs, self.vocabulary, sampling.keep_distributions)
+                    reply.add(part.text, part.token_ids, measured)
                     reason = part.finish_reason
                     if (
                         reason is None
@@ -171,9 +172,10 @@ def check_engine_arguments(section: str, engine: dict[str, Any]) -> None:
             raise UserError(f"{section}.{key}: vLLM has no such engine argument{hint}")
 
 
-def signals_of(logprobs: Any, vocabulary: int) -> TokenSignals | None:
+def signals_of(logprobs: Any, vocabulary: int, keep_rows: bool) -> TokenSignals | None:
     """The signals of a part of a reply. At each position vLLM gives the sampled token's logprob, then the top k by rank."""
     if not isinstance(logprobs, FlatLogprobs) or not logprobs.start_indices:
         return None
     table = np.asarray(logprobs.logprobs, dtype=np.float32).reshape(len(logprobs.start_indices), -1)
-    return measure(table[:, 0], table[:, 1:], vocabulary)
+    ids = np.asarray(logprobs.token_ids).reshape(table.shape)[:, 1:] if keep_rows else None
+    return measure(table[:, 0], table[:, 1:], vocabulary, ids)

@@ -1,0 +1,177 @@
+"""The teacher cache: sparse distributions of traces on disk, memory-mapped, behind a manifest.
+
+    teacher_cache/manifest.json    who gave the distributions, over which vocabulary, how, and the list of shards
+    teacher_cache/00000.arrow      Arrow IPC, a row a trace: its key, the lengths of its rows, then ids and logprobs
+
+The manifest is written last and taken away first: a folder without one is not finished.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from r1distill.errors import UserError
+from r1distill.generate.distributions import LEAST, MASS, MOST, SparseRows
+from r1distill.records import Trace
+from r1distill.store import read_json, replacing, write_json
+
+VERSION = 1
+SCHEMA = pa.schema(
+    [
+        ("problem_id", pa.string()),
+        ("sample", pa.int32()),
+        ("token_ids_sha256", pa.binary(32)),
+        ("lengths", pa.large_list(pa.uint16())),
+        ("ids", pa.large_list(pa.int32())),
+        ("logprobs", pa.large_list(pa.float32())),
+    ]
+)
+BYTES_A_BATCH = 16 << 20
+BYTES_A_SHARD = 1 << 30
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Teacher:
+    """Whose distributions they are. `logprobs_mode` is vLLM's word, or "unknown" where a server did not say."""
+
+    source: str  # what made them: "generation"
+    model: str
+    revision: str | None
+    vocabulary_sha256: str
+    logprobs_mode: str
+    k: int  # entries of a row at most
+
+
+def vocabulary_sha256(vocabulary: dict[str, int]) -> str:
+    """Of a tokenizer's map from token to id (`get_vocab()`): two models share distributions only where it is equal."""
+    return hashlib.sha256(json.dumps(sorted(vocabulary.items(), key=lambda item: item[1])).encode()).hexdigest()
+
+
+def ids_sha256(trace: Trace) -> bytes:
+    return hashlib.sha256(np.asarray(trace.token_ids or [], dtype="<i4").tobytes()).digest()
+
+
+class CacheWriter:
+    """Replaces what is in `folder`. A context manager; without an exception it ends with the manifest."""
+
+    def __init__(self, folder: Path, teacher: Teacher) -> None:
+        self.folder, self.teacher = folder, teacher
+        self.shards: list[dict[str, Any]] = []
+        self.batch: list[tuple[Trace, SparseRows]] = []
+        self.batch_bytes = 0
+        self.mass = 0.0
+        self.shard = ExitStack()
+        self.file: pa.ipc.RecordBatchFileWriter | None = None
+
+    def __enter__(self) -> "CacheWriter":
+        (self.folder / "manifest.json").unlink(missing_ok=True)
+        return self
+
+    def __exit__(self, kind: Any, value: Any, traceback: Any) -> None:
+        if kind is not None:
+            self.shard.__exit__(kind, value, traceback)
+            return
+        self.write_batch()
+        self.shard.close()
+        names = {shard["name"] for shard in self.shards}
+        for path in self.folder.glob("*.arrow"):
+            if path.name not in names:
+                path.unlink()
+        total = {key: sum(shard[key] for shard in self.shards) for key in ("traces", "tokens", "entries", "bytes")}
+        tokens = max(total["tokens"], 1)
+        manifest = {
+            "version": VERSION,
+            **dataclasses.asdict(self.teacher),
+            "mass": MASS,
+            "least": LEAST,
+            "most": MOST,
+            **total,
+            "mean_entries_a_token": total["entries"] / tokens,
+            "mean_mass_a_token": self.mass / tokens,
+            "shards": self.shards,
+        }
+        write_json(self.folder / "manifest.json", manifest)
+
+    def add(self, trace: Trace, rows: SparseRows) -> None:
+        """`rows` are those of the tokens in `trace.token_ids`, in order. Raises ValueError where they are not as many."""
+        if len(rows) != len(trace.token_ids or []):
+            raise ValueError(f"{len(rows)} distributions of {len(trace.token_ids or [])} tokens")
+        self.batch.append((trace, rows))
+        self.batch_bytes += rows.lengths.nbytes + rows.ids.nbytes + rows.logprobs.nbytes
+        self.mass += float(np.exp(rows.logprobs.astype(np.float64)).sum())
+        if self.batch_bytes > BYTES_A_BATCH:
+            self.write_batch()
+
+    def write_batch(self) -> None:
+        if not self.batch:
+            return
+        if self.file is None:
+            name = f"{len(self.shards):05}.arrow"
+            path = self.shard.enter_context(replacing(self.folder / name))
+            self.file = self.shard.enter_context(pa.ipc.new_file(path, SCHEMA))
+            self.shards.append({"name": name, "traces": 0, "tokens": 0, "entries": 0, "bytes": 0})
+        traces, rows = zip(*self.batch, strict=True)
+        columns = [
+            pa.array([trace.problem_id for trace in traces], pa.string()),
+            pa.array([trace.sample for trace in traces], pa.int32()),
+            pa.array([ids_sha256(trace) for trace in traces], pa.binary(32)),
+            *(lists([getattr(each, name) for each in rows]) for name in ("lengths", "ids", "logprobs")),
+        ]
+        self.file.write_batch(pa.record_batch(columns, schema=SCHEMA))
+        shard = self.shards[-1]
+        shard["traces"] += len(rows)
+        shard["tokens"] += sum(map(len, rows))
+        shard["entries"] += sum(len(each.ids) for each in rows)
+        shard["bytes"] += self.batch_bytes
+        self.batch, self.batch_bytes = [], 0
+        if shard["bytes"] > BYTES_A_SHARD:
+            self.shard.close()
+            self.file = None
+
+
+def lists(arrays: Iterable[np.ndarray]) -> pa.LargeListArray:
+    arrays = list(arrays)
+    ends = np.concatenate([[0], np.cumsum([len(array) for array in arrays])])
+    return pa.LargeListArray.from_arrays(pa.array(ends, pa.int64()), pa.array(np.concatenate(arrays)))
+
+
+class TeacherCache:
+    """Reads a cache; nothing of it is in memory but the keys. Raises UserError where it is not whole or not readable."""
+
+    def __init__(self, folder: Path) -> None:
+        path = folder / "manifest.json"
+        if not path.is_file():
+            raise UserError(f"{folder}: no teacher cache, or one that was not finished; make it again")
+        self.manifest = read_json(path)
+        if self.manifest["version"] != VERSION:
+            raise UserError(
+                f"{path}: version {self.manifest['version']}, this r1distill reads {VERSION}; make the cache again"
+            )
+        self.places: dict[tuple[str, int], tuple[pa.RecordBatch, int]] = {}
+        for shard in self.manifest["shards"]:
+            file = folder / shard["name"]
+            try:
+                reader = pa.ipc.open_file(pa.memory_map(str(file)))
+            except (OSError, pa.ArrowInvalid) as error:
+                raise UserError(f"{file}: cannot be read: {error}; make the cache again") from None
+            for number in range(reader.num_record_batches):
+                batch = reader.get_batch(number)
+                keys = zip(batch["problem_id"].to_pylist(), batch["sample"].to_pylist(), strict=True)
+                self.places.update({key: (batch, row) for row, key in enumerate(keys)})
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def rows(self, trace: Trace) -> SparseRows | None:
+        """The distributions at the trace's tokens, without copying them; None where these tokens are not in the cache."""
+        batch, row = self.places.get((trace.problem_id, trace.sample), (None, 0))
+        if batch is None or batch["token_ids_sha256"][row].as_py() != ids_sha256(trace):
+            return None
+        return SparseRows(*(batch[name][row].values.to_numpy() for name in ("lengths", "ids", "logprobs")))
