@@ -68,9 +68,9 @@ def ours(options: argparse.Namespace, logprobs: int) -> dict[str, Any]:
         engine = {**json.loads(options.engine), "max_num_seqs": options.concurrency}
         settings = {
             "run_dir": folder, "teacher.model": options.model, "problems.path": PROBLEMS,
-            "problems.limit": options.problems, "generate.samples": options.samples, "generate.stop_after_correct": 0,
-            # the judge is at work too: with one sample more as the limit for the unsolved, every reply is verified
-            "generate.max_samples": options.samples, "generate.max_tokens": options.max_tokens,
+            "problems.limit": options.problems, "generate.samples": options.samples, "generate.max_tokens": options.max_tokens,
+            # so that every reply is verified as it ends, and none is spared
+            "generate.stop_after_correct": options.samples,
             "generate.logprobs": logprobs, "generate.concurrency": options.concurrency,
             "generate.temperature": 0.6, "generate.top_p": 0.95,
         }  # fmt: skip
