@@ -27,7 +27,8 @@ def some_rows(random: np.random.Generator, tokens: int, k: int = 20, sharpness: 
     logits = sharpness * random.standard_normal((tokens, 500))
     logprobs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     ids = np.argsort(-logprobs, axis=1)[:, :k]
-    return sparse_rows(ids, np.take_along_axis(logprobs, ids, axis=1))
+    logprobs = np.take_along_axis(logprobs, ids, axis=1)
+    return sparse_rows(ids, logprobs, ids[:, 0], logprobs[:, 0])
 
 
 def some_trace(problem_id: str, sample: int, tokens: int) -> Trace:
@@ -45,13 +46,17 @@ def assert_equal(found: SparseRows | None, expected: SparseRows) -> None:
 
 @settings(deadline=None)
 @given(RANDOM, st.integers(1, 12), st.integers(5, 200), SHARPNESS, st.data())
-def test_a_row_is_the_shortest_head_of_the_distribution_with_the_mass(random, tokens, vocabulary, sharpness, data):
+def test_a_row_is_the_shortest_head_of_the_distribution_with_the_mass_and_the_sampled_token(
+    random, tokens, vocabulary, sharpness, data
+):
     logits = sharpness * random.standard_normal((tokens, vocabulary))
     logprobs = (logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))).astype(np.float32)
     k = data.draw(st.integers(1, vocabulary))
     ids = np.argsort(-logprobs, axis=1, kind="stable")[:, :k]
     shuffled = random.permuted(ids, axis=1)
-    rows = sparse_rows(shuffled, np.take_along_axis(logprobs, shuffled, axis=1))
+    sampled = random.integers(0, vocabulary, tokens)
+    of_sampled = logprobs[np.arange(tokens), sampled]
+    rows = sparse_rows(shuffled, np.take_along_axis(logprobs, shuffled, axis=1), sampled, of_sampled)
     for token in range(tokens):
         row = rows[token : token + 1]
         expected, mass = [], 0.0
@@ -62,6 +67,10 @@ def test_a_row_is_the_shortest_head_of_the_distribution_with_the_mass(random, to
                 break
             expected.append(int(entry))
             mass += np.exp(np.float64(logprobs[token, entry]))
+        n = len(row.ids) - (int(sampled[token]) not in row.ids[:-1].tolist() and len(row.ids) > len(expected))
+        if np.exp(np.float64(of_sampled[token])) > 0:
+            assert int(sampled[token]) in row.ids.tolist()
+        row = SparseRows(np.array([n], np.uint16), row.ids[:n], row.logprobs[:n])
         assert sorted(logprobs[token, row.ids].tolist()) == sorted(logprobs[token, expected].tolist())
         np.testing.assert_array_equal(row.logprobs, np.minimum(logprobs[token, row.ids], 0))
         assert (np.diff(row.logprobs) <= 0).all()
@@ -211,8 +220,8 @@ def test_a_servers_ids_make_rows_and_the_text_is_still_known():
     assert completion.n_thinking_tokens == 1
     assert completion.signals is not None
     assert completion.signals.rows is not None
-    assert completion.signals.rows.lengths.tolist() == [2, 2]
-    assert completion.signals.rows.ids.tolist() == [7, 9, 1, 2]
+    assert completion.signals.rows.lengths.tolist() == [2, 3]
+    assert completion.signals.rows.ids.tolist() == [7, 9, 1, 2, 5]
 
 
 def test_a_server_that_names_tokens_by_text_is_refused_where_distributions_are_kept():

@@ -155,7 +155,9 @@ def signals_of(content: list[dict[str, Any]], keep_rows: bool = False) -> TokenS
         top[position, : len(likeliest)] = [entry["logprob"] for entry in likeliest]
         if keep_rows:
             ids[position, : len(likeliest)] = [token_id(entry) for entry in likeliest]
-    return measure(sampled, top, None, ids if keep_rows else None)
+    if not keep_rows:
+        return measure(sampled, top, None)
+    return measure(sampled, top, None, (np.array([token_id(token) for token in content]), ids))
 
 
 def token_id(entry: dict[str, Any]) -> int:

@@ -1,7 +1,8 @@
 """Sparse next-token distributions: of each token of a trace the likeliest tokens that hold nearly all of the mass.
 
 A row ends with the token that brings its mass to MASS, or with the last that is known; it has between LEAST and MOST
-entries. All logprobs are at temperature 1 and not renormalised, so that the mass outside is one minus their sum.
+entries. The token that was sampled is put behind them where it is not among them. All logprobs are at temperature 1 and
+not renormalised, so that the mass outside is one minus their sum.
 """
 
 from collections.abc import Sequence
@@ -65,14 +66,26 @@ def joined_rows(parts: Sequence[SparseRows]) -> SparseRows:
     )
 
 
-def sparse_rows(ids: NDArray[np.integer], logprobs: NDArray[np.floating]) -> SparseRows:
-    """From the top k of each token, `ids` and `logprobs` `(T, K)` in any order; a logprob of -inf is no entry."""
+def sparse_rows(
+    ids: NDArray[np.integer],
+    logprobs: NDArray[np.floating],
+    sampled_ids: NDArray[np.integer],
+    sampled_logprobs: NDArray[np.floating],
+) -> SparseRows:
+    """From the top k of each token, `ids` and `logprobs` `(T, K)` in any order, and the sampled ones `(T,)`.
+
+    A logprob of -inf or NaN is no entry.
+    """
     order = np.argsort(-logprobs, axis=1, kind="stable")
     ids, logprobs = np.take_along_axis(ids, order, axis=1), np.take_along_axis(logprobs, order, axis=1)
     mass = np.exp(np.minimum(logprobs.astype(np.float64), 0.0))
     before = np.cumsum(mass, axis=1) - mass
     place = np.arange(logprobs.shape[1])
     wanted = (mass > 0) & (place < MOST) & ((before < MASS) | (place < LEAST))
+    sampled_mass = np.nan_to_num(np.exp(sampled_logprobs.astype(np.float64)))
+    missing = (sampled_mass > 0) & ~((ids == sampled_ids[:, None]) & wanted).any(axis=1)
+    ids, logprobs = np.column_stack([ids, sampled_ids]), np.column_stack([logprobs, sampled_logprobs])
+    wanted = np.column_stack([wanted, missing])
     return SparseRows(
         wanted.sum(axis=1).astype(np.uint16),
         ids[wanted].astype(np.int32),

@@ -136,11 +136,12 @@ def measure(
     sampled_logprobs: NDArray[np.floating],
     top_logprobs: NDArray[np.floating],
     vocabulary: int | None,
-    top_ids: NDArray[np.integer] | None = None,
+    ids: tuple[NDArray[np.integer], NDArray[np.integer]] | None = None,
 ) -> TokenSignals:
     """The signals at each token from `sampled_logprobs (T,)` and `top_logprobs (T, K)`.
 
-    A logprob that is not known (NaN, -inf, vLLM's -9999) becomes NaN. With `top_ids (T, K)` the rows are kept too.
+    A logprob that is not known (NaN, -inf, vLLM's -9999) becomes NaN. With `ids`, those of the
+    sampled tokens `(T,)` and of the top k `(T, K)`, the rows are kept too.
     """
     sampled = np.minimum(sampled_logprobs.astype(np.float64), 0.0)
     lower, upper = entropy_bounds(top_logprobs, vocabulary)
@@ -149,7 +150,7 @@ def measure(
         np.where(np.exp(sampled) > 0, sampled, np.nan),
         lower,
         upper,
-        None if top_ids is None else sparse_rows(top_ids, top_logprobs),
+        None if ids is None else sparse_rows(ids[1], top_logprobs, ids[0], sampled_logprobs),
     )
 
 

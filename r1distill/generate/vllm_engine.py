@@ -177,5 +177,7 @@ def signals_of(logprobs: Any, vocabulary: int, keep_rows: bool) -> TokenSignals 
     if not isinstance(logprobs, FlatLogprobs) or not logprobs.start_indices:
         return None
     table = np.asarray(logprobs.logprobs, dtype=np.float32).reshape(len(logprobs.start_indices), -1)
-    ids = np.asarray(logprobs.token_ids).reshape(table.shape)[:, 1:] if keep_rows else None
-    return measure(table[:, 0], table[:, 1:], vocabulary, ids)
+    if not keep_rows:
+        return measure(table[:, 0], table[:, 1:], vocabulary)
+    ids = np.asarray(logprobs.token_ids).reshape(table.shape)
+    return measure(table[:, 0], table[:, 1:], vocabulary, (ids[:, 0], ids[:, 1:]))
