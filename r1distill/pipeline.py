@@ -49,7 +49,7 @@ STAGES = (
         generate,
         None,
         ("problems", "teacher", "generate", "seed"),
-        ("problems.parquet", "problems_set_aside.jsonl", "problems_duplicates.jsonl", "traces"),
+        ("problems.parquet", "problems_set_aside.jsonl", "problems_duplicates.jsonl", "traces", "teacher_cache"),
     ),
     # the judge's replies stay: each is known by all that decides it
     Stage("verify", verify_stage, "generate", ("verify",), ("verdicts.parquet",)),
@@ -70,7 +70,7 @@ SPEED_ONLY = (
 EXTENDING = (
     "problems.limit", "problems.sha256", "problems.check", "problems.duplicates", "generate.samples",
     "generate.stop_after_correct", "generate.logprobs", "generate.max_samples", "generate.max_tokens",
-    "generate.stop_repetition",
+    "generate.stop_repetition", "generate.keep_distributions", "teacher.tokenizer",
 )  # fmt: skip
 
 
