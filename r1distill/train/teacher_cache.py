@@ -1,7 +1,7 @@
 """The teacher cache: sparse distributions of traces on disk, memory-mapped, behind a manifest.
 
     teacher_cache/manifest.json    who gave the distributions, over which vocabulary, how, and the list of shards
-    teacher_cache/00000.arrow      Arrow IPC, a row a trace: its key, the lengths of its rows, then ids and logprobs
+    teacher_cache/00000.arrow      Arrow IPC, a row a trace: its key, its tokens, their rows' lengths, ids and logprobs
 
 The manifest is written last and taken away first: a folder without one is not finished.
 """
@@ -27,7 +27,7 @@ SCHEMA = pa.schema(
     [
         ("problem_id", pa.string()),
         ("sample", pa.int32()),
-        ("token_ids_sha256", pa.binary(32)),
+        ("token_ids", pa.large_list(pa.int32())),
         ("lengths", pa.large_list(pa.uint16())),
         ("ids", pa.large_list(pa.int32())),
         ("logprobs", pa.large_list(pa.float32())),
@@ -52,10 +52,6 @@ class Teacher:
 def vocabulary_sha256(vocabulary: dict[str, int]) -> str:
     """Of a tokenizer's map from token to id (`get_vocab()`): two models share distributions only where it is equal."""
     return hashlib.sha256(json.dumps(sorted(vocabulary.items(), key=lambda item: item[1])).encode()).hexdigest()
-
-
-def ids_sha256(trace: Trace) -> bytes:
-    return hashlib.sha256(np.asarray(trace.token_ids or [], dtype="<i4").tobytes()).digest()
 
 
 class CacheWriter:
@@ -104,7 +100,7 @@ class CacheWriter:
         if len(rows) != len(trace.token_ids or []):
             raise ValueError(f"{len(rows)} distributions of {len(trace.token_ids or [])} tokens")
         self.batch.append((trace, rows))
-        self.batch_bytes += rows.lengths.nbytes + rows.ids.nbytes + rows.logprobs.nbytes
+        self.batch_bytes += 4 * len(rows) + rows.lengths.nbytes + rows.ids.nbytes + rows.logprobs.nbytes
         self.mass += float(np.exp(rows.logprobs.astype(np.float64)).sum())
         if self.batch_bytes > BYTES_A_BATCH:
             self.write_batch()
@@ -121,7 +117,7 @@ class CacheWriter:
         columns = [
             pa.array([trace.problem_id for trace in traces], pa.string()),
             pa.array([trace.sample for trace in traces], pa.int32()),
-            pa.array([ids_sha256(trace) for trace in traces], pa.binary(32)),
+            lists([np.asarray(trace.token_ids, dtype=np.int32) for trace in traces]),
             *(lists([getattr(each, name) for each in rows]) for name in ("lengths", "ids", "logprobs")),
         ]
         self.file.write_batch(pa.record_batch(columns, schema=SCHEMA))
@@ -172,6 +168,10 @@ class TeacherCache:
     def rows(self, trace: Trace) -> SparseRows | None:
         """The distributions at the trace's tokens, without copying them; None where these tokens are not in the cache."""
         batch, row = self.places.get((trace.problem_id, trace.sample), (None, 0))
-        if batch is None or batch["token_ids_sha256"][row].as_py() != ids_sha256(trace):
+        if batch is None or not np.array_equal(array(batch, "token_ids", row), trace.token_ids or []):
             return None
-        return SparseRows(*(batch[name][row].values.to_numpy() for name in ("lengths", "ids", "logprobs")))
+        return SparseRows(*(array(batch, name, row) for name in ("lengths", "ids", "logprobs")))
+
+
+def array(batch: pa.RecordBatch, name: str, row: int) -> np.ndarray:
+    return batch[name][row].values.to_numpy()
