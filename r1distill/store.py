@@ -76,7 +76,7 @@ def write_records(path: Path, record_type: type[Record], records: Iterable[Recor
     """Write dataclass records as Parquet, a row group at a time, and return how many there were."""
     schema = schema_of(record_type)
     count = 0
-    with replacing(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+    with replacing(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
         group: list[dict[str, Any]] = []
         size = 0
         for record in records:
