@@ -224,6 +224,12 @@ def test_a_servers_ids_make_rows_and_the_text_is_still_known():
     assert completion.signals.rows.ids.tolist() == [7, 9, 1, 2, 5]
 
 
+def test_a_reply_of_which_a_server_gives_only_some_logprobs_has_no_ids():
+    reply = reply_of(["1"], [{"token_id:7": -0.1, "token_id:9": -3.0}])
+    reply["usage"] = {"completion_tokens": 2}
+    assert completion_of(reply, keep_rows=True).token_ids is None
+
+
 def test_a_server_that_names_tokens_by_text_is_refused_where_distributions_are_kept():
     with pytest.raises(UserError, match=r"names a token 'hm' and not by its id.*keep_distributions = false"):
         completion_of(reply_of(["hm"], [{"hm": -0.1}]), keep_rows=True)

@@ -61,13 +61,15 @@ def completion(
         raise PassingFault(f"the reply was broken off: finish_reason {reason}")
     if reason not in FINISH_REASONS:  # content_filter, tool_calls, …
         raise SampleFailed(f"finish_reason {reason}")
+    n_tokens = int(usage.get("completion_tokens") or len(content))
+    has_ids = keep_rows and len(content) == n_tokens > 0  # a server may leave the logprobs of some tokens out
     return Completion(
         text=without_surrogates(text),
         finish_reason=FINISH_REASONS[reason],
         n_prompt_tokens=int(usage.get("prompt_tokens") or 0),
-        n_tokens=int(usage.get("completion_tokens") or len(content)),
+        n_tokens=n_tokens,
         thinking=without_surrogates(thinking) if thinking else None,
-        token_ids=[token_id(token) for token in content] if keep_rows else None,
+        token_ids=[token_id(token) for token in content] if has_ids else None,
         signals=signals_of(content, keep_rows),
         n_thinking_tokens=thinking_tokens(content),
     )

@@ -180,7 +180,8 @@ def compact(job: Job) -> dict[str, Any]:
             nonlocal kept
             for trace, rows in journal.traces_and_rows(wanted, plan.sampling.max_tokens):
                 if trace.sample < max(plan.samples, plan.max_samples):
-                    if cache and rows is not None and trace.token_ids:
+                    # of tokens put in by a server, or left out by it, there is nothing to be kept
+                    if cache and rows is not None and trace.token_ids and len(rows) == len(trace.token_ids):
                         cache.add(trace, rows)
                         kept += 1
                     count(trace, counts)
