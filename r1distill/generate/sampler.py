@@ -45,9 +45,11 @@ class Plan:
         parts = [
             self.prompt.user_message(problem),
             self.prompt.prefill,
-            [sampling.temperature, sampling.top_p, sampling.top_k, sampling.thinking_budget],
+            [sampling.temperature, sampling.top_p, sampling.top_k],
             [self.model, self.version],
             self.seed,
+            # what is off leaves no mark, so that the samples of an earlier version stay good
+            *([sampling.thinking_budget] if sampling.thinking_budget else []),
         ]
         return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()[:32]
 
