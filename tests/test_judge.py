@@ -283,7 +283,7 @@ def test_the_options_of_a_choice_problem_are_shown() -> None:
 def test_only_a_last_line_that_is_a_verdict_is_one(reply: str, outcome: str | None) -> None:
     started = time.monotonic()
     assert outcome_of(trace_of(WORDS, 0, reply), "MARK") == outcome
-    assert time.monotonic() - started < 30  # not quadratic
+    assert time.monotonic() - started < 1
     if outcome:
         assert outcome_of(trace_of(WORDS, 0, reply, reason="length"), "MARK") is None
 

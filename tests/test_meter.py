@@ -70,7 +70,7 @@ def test_the_metrics_are_those_of_the_line() -> None:
         pass
 
 
-def test_ctrl_c_ends_a_run_keeps_what_was_sampled_and_says_how_to_go_on(tmp_path: Path) -> None:
+def test_ctrl_c_ends_within_five_seconds_keeps_what_was_sampled_and_says_how_to_go_on(tmp_path: Path) -> None:
     jsonl(tmp_path / "problems.jsonl", [{"problem": f"What is {n} + 4?", "answer": str(n + 4)} for n in range(200)])
     generate = {"samples": 2, "concurrency": 8, "logprobs": 0}
     with ScriptedServer(always=Reply(body=chat(r"</think>\boxed{4}"), delay_s=0.1)) as server:
@@ -82,8 +82,10 @@ def test_ctrl_c_ends_a_run_keeps_what_was_sampled_and_says_how_to_go_on(tmp_path
         while len(server.received) < 30:
             assert process.poll() is None
             time.sleep(0.01)
+        started = time.monotonic()
         os.killpg(process.pid, signal.SIGINT)
         _, errors = process.communicate(timeout=30)
+        assert time.monotonic() - started < 5
         asked = len(server.received)
     assert process.returncode == 130
     assert "stopped; the same command continues from here" in errors

@@ -242,12 +242,12 @@ def test_the_pause_that_a_server_asks_for_is_kept_by_all_requests():
 
 
 def test_while_a_server_rests_the_others_go_on_at_once(monkeypatch):
-    monkeypatch.setattr(module, "LONGEST_PAUSE_S", 60.0)
+    monkeypatch.setattr(module, "LONGEST_PAUSE_S", 10.0)
     started = time.monotonic()
-    with ScriptedServer(fault(429, retry_after="60")) as busy, ScriptedServer() as free:
+    with ScriptedServer(fault(429, retry_after="10")) as busy, ScriptedServer() as free:
         results = ask(backend_of(busy, free), *[REQUEST] * 6)
         assert all(isinstance(result, Completion) for result in results)
-        assert time.monotonic() - started < 45
+        assert time.monotonic() - started < 5
         assert len(free.received) >= 4
 
 
@@ -266,7 +266,7 @@ def test_no_server_waits_longer_than_the_longest_pause():
     with ScriptedServer(fault(429, retry_after="86400")) as server:
         started = time.monotonic()
         ask_one(server)
-        assert time.monotonic() - started < 60
+        assert time.monotonic() - started < 2
 
 
 @pytest.mark.parametrize(
@@ -429,12 +429,12 @@ def test_a_faster_server_gets_more():
 
 
 def test_a_server_that_was_dead_at_the_start_is_left_alone_while_it_rests(monkeypatch):
-    monkeypatch.setattr(module, "FIRST_PAUSE_S", 60.0)
+    monkeypatch.setattr(module, "FIRST_PAUSE_S", 5.0)
     started = time.monotonic()
     with ScriptedServer() as alive:
         results = ask(backend_of(free_url(), alive), *[REQUEST] * 8)
     assert all(isinstance(result, Completion) for result in results)
-    assert time.monotonic() - started < 45
+    assert time.monotonic() - started < 2
 
 
 def test_a_cancelled_request_is_no_longer_counted():

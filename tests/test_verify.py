@@ -103,11 +103,11 @@ def test_final_answer_prefers_the_box_then_the_statement_then_the_last_expressio
         "<think>" * 15_000,
     ],
 )
-def test_extraction_of_100_kb_of_hostile_text_does_not_grow_out_of_hand(text: str) -> None:
+def test_extraction_of_100_kb_of_hostile_text_takes_less_than_a_second(text: str) -> None:
     started = time.perf_counter()
     final_answer(text)
     extract_choice(text, 4)
-    assert time.perf_counter() - started < 30  # milliseconds; minutes where it is quadratic
+    assert time.perf_counter() - started < 1
 
 
 @given(st.text(alphabet="\\boxed{}fra 12$%,.-<think/>answeris:()AB\n", max_size=80))
