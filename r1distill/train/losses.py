@@ -126,9 +126,7 @@ def divergence_of(
     `student_outside (N,)` is the logsumexp of the other logits over the temperature, in "conditional" over 1.
     """
     if mode == "conditional":
-        inside = of_entries(
-            (teacher / temperature).log_softmax(1), (student / temperature).log_softmax(1), divergence
-        )
+        inside = of_entries((teacher / temperature).log_softmax(1), (student / temperature).log_softmax(1), divergence)
         log_p, log_q = buckets(teacher, student, None, student_outside, 1.0)
         within = log_p[:, :-1].logsumexp(1), log_q[:, :-1].logsumexp(1)
         mass = of_entries(
@@ -222,6 +220,8 @@ def check_rows(taught: Tensor, weight: Tensor, ids: Tensor, logprobs: Tensor, ta
         raise ValueError("a teacher's row has an id twice")
     mass = logprobs[taught].double().masked_fill(~present, -torch.inf).exp().sum(1)
     if not bool((mass <= 1 + MASS_TOLERANCE).all()):  # and no NaN
-        raise ValueError(f"a teacher's row has a mass of {float(mass.max()):.4f}; logprobs at temperature 1 have at most 1")
+        raise ValueError(
+            f"a teacher's row has a mass of {float(mass.max()):.4f}; logprobs at temperature 1 have at most 1"
+        )
     if tail is not None and not bool((tail[taught][present.any(1)] < 0).all()):
         raise ValueError("teacher_tail holds logs of masses below 1, so below 0")
