@@ -210,6 +210,64 @@ class Filter(Section):
     """Share of the problems whose traces go to the validation split."""
 
 
+class Schedule(Section):
+    """A number that changes over the training: `{ kind = "linear", start = 0.9, end = 0.3 }`, or "cosine", or in stages."""
+
+    kind: Literal["linear", "cosine", "staged"]
+    """`linear` and `cosine` go from `start` to `end`; `staged` takes `values[i]` from the share `at[i]` of the steps on."""
+    start: float = 0.0
+    """Value of the first step."""
+    end: float = 0.0
+    """Value of the last step."""
+    values: list[float] = []
+    """Of each stage."""
+    at: list[float] = []
+    """Where each stage begins, as a share of all steps; the first at 0."""
+
+    @model_validator(mode="after")
+    def is_whole(self) -> "Schedule":
+        given = self.model_fields_set - {"kind"}
+        wanted = {"values", "at"} if self.kind == "staged" else {"start", "end"}
+        if given != wanted:
+            raise ValueError(f'a schedule of kind "{self.kind}" has {" and ".join(sorted(wanted))}, and nothing else')
+        if self.kind == "staged" and not (
+            len(self.values) == len(self.at) > 0
+            and self.at[0] == 0
+            and all(0 <= first < second < 1 for first, second in zip(self.at, [*self.at[1:], 0.999999], strict=True))
+        ):
+            raise ValueError(f"values = {self.values}, at = {self.at}: as many, and `at` ascends from 0 and stays below 1")
+        return self
+
+
+class Kl(Section):
+    """L = alpha CE + (1 - alpha) T^2 KL(teacher || student), with the teacher's distributions of teacher_cache/."""
+
+    alpha: float | Schedule = Schedule(kind="linear", start=0.9, end=0.3)
+    """Share of the cross-entropy: a number, or a schedule. In stages, 0 first is KL alone and then both."""
+    temperature: float | Schedule = 1.0
+    """Of both distributions; the square of it is in the loss."""
+    mode: Literal["exact", "conditional", "tail"] = "conditional"
+    """How distributions are compared that are known by their likeliest tokens: see "Distributions of the teacher"."""
+    divergence: Literal["forward", "reverse", "jensen_shannon"] = "forward"
+    """KL(teacher || student), KL(student || teacher), or the mean of both to their middle."""
+
+    @model_validator(mode="after")
+    def is_sound(self) -> "Kl":
+        for name, least, most in (("alpha", 0.0, 1.0), ("temperature", 1e-3, 100.0)):
+            schedule = getattr(self, name)
+            bounds = [schedule]
+            if isinstance(schedule, Schedule):
+                bounds = schedule.values or [schedule.start, schedule.end]
+            if not all(least <= value <= most for value in bounds):
+                raise ValueError(f"{name} = {bounds}: between {least:g} and {most:g}")
+        if self.mode == "tail" and self.temperature != 1.0:
+            raise ValueError(
+                f'mode = "tail" is sound at temperature 1 only, and it is {self.temperature}; take "conditional", or "exact" '
+                "with a cache of whole distributions"
+            )
+        return self
+
+
 class Train(Section):
     """How the student learns. What TRL, peft, accelerate and transformers own passes through untouched."""
 
@@ -239,6 +297,10 @@ class Train(Section):
     """Passed to `trl.SFTConfig`."""
     peft: dict[str, Any] | None = None
     """Passed to `peft.LoraConfig`; absent is full fine-tuning. The saved student is merged."""
+    kl: Kl | None = None
+    """The divergence from the teacher; absent is plain fine-tuning."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the label that is spread over the vocabulary. Beside a divergence, which has that already, best 0."""
     launch: dict[str, Any] = {}
     """Flags of `accelerate launch` (`config_file`, `num_processes`, …); empty trains in one process."""
 
