@@ -235,7 +235,9 @@ class Schedule(Section):
             and self.at[0] == 0
             and all(0 <= first < second < 1 for first, second in zip(self.at, [*self.at[1:], 0.999999], strict=True))
         ):
-            raise ValueError(f"values = {self.values}, at = {self.at}: as many, and `at` ascends from 0 and stays below 1")
+            raise ValueError(
+                f"values = {self.values}, at = {self.at}: as many, and `at` ascends from 0 and stays below 1"
+            )
         return self
 
 

@@ -141,7 +141,9 @@ class DistillTrainer(SFTTrainer):
     def record(self, mode: str, outputs: LossOutput, alpha: float, temperature: float, inputs: dict[str, Any]) -> None:
         names = ("nll_sum", "kl_sum", "n_tokens", "n_teacher_tokens", "teacher_mass_sum", "n_correct")
         here = torch.stack([outputs[name].detach().double() for name in names])
-        seen = torch.tensor([float(inputs["labels"].numel() if "position_ids" in inputs else inputs["attention_mask"].sum())])
+        seen = torch.tensor(
+            [float(inputs["labels"].numel() if "position_ids" in inputs else inputs["attention_mask"].sum())]
+        )
         both = torch.cat([here, seen.to(here)])
         nll, kl, n, n_teacher, mass, correct, tokens = self.accelerator.reduce(both, "sum").tolist()
         metrics = self._metrics[mode]

@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from r1distill.errors import UserError
 from r1distill.generate.distributions import LEAST, MASS, MOST, SparseRows
@@ -35,6 +37,8 @@ SCHEMA = pa.schema(
 )
 BYTES_A_BATCH = 16 << 20
 BYTES_A_SHARD = 1 << 30
+NO_ROW = -1
+MANIFEST = "manifest.json"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -67,7 +71,7 @@ class CacheWriter:
         self.file: pa.ipc.RecordBatchFileWriter | None = None
 
     def __enter__(self) -> "CacheWriter":
-        (self.folder / "manifest.json").unlink(missing_ok=True)
+        (self.folder / MANIFEST).unlink(missing_ok=True)
         return self
 
     def __exit__(self, kind: Any, value: Any, traceback: Any) -> None:
@@ -93,7 +97,7 @@ class CacheWriter:
             "mean_mass_a_token": self.mass / tokens,
             "shards": self.shards,
         }
-        write_json(self.folder / "manifest.json", manifest)
+        write_json(self.folder / MANIFEST, manifest)
 
     def add(self, trace: Trace, rows: SparseRows) -> None:
         """`rows` are those of the tokens in `trace.token_ids`, in order. Raises ValueError where they are not as many."""
@@ -142,7 +146,7 @@ class TeacherCache:
     """Reads a cache; nothing of it is in memory but the keys. Raises UserError where it is not whole or not readable."""
 
     def __init__(self, folder: Path) -> None:
-        path = folder / "manifest.json"
+        path = folder / MANIFEST
         if not path.is_file():
             raise UserError(f"{folder}: no teacher cache, or one that was not finished; make it again")
         self.manifest = read_json(path)
@@ -150,7 +154,9 @@ class TeacherCache:
             raise UserError(
                 f"{path}: version {self.manifest['version']}, this r1distill reads {VERSION}; make the cache again"
             )
-        self.places: dict[tuple[str, int], tuple[pa.RecordBatch, int]] = {}
+        self.places: dict[tuple[str, int], int] = {}  # the number of a trace
+        self.traces: list[tuple[pa.RecordBatch, int]] = []
+        starts = [0]
         for shard in self.manifest["shards"]:
             file = folder / shard["name"]
             try:
@@ -160,18 +166,52 @@ class TeacherCache:
             for number in range(reader.num_record_batches):
                 batch = reader.get_batch(number)
                 keys = zip(batch["problem_id"].to_pylist(), batch["sample"].to_pylist(), strict=True)
-                self.places.update({key: (batch, row) for row, key in enumerate(keys)})
+                lengths = pc.list_value_length(batch["token_ids"]).to_pylist()
+                for row, (key, length) in enumerate(zip(keys, lengths, strict=True)):
+                    self.places[key] = len(self.traces)
+                    self.traces.append((batch, row))
+                    starts.append(starts[-1] + length)
+        self.starts = np.array(starts)  # of each trace, among the rows of all
 
     def __len__(self) -> int:
         return len(self.places)
 
+    def tokens_of(self, problem_id: str, sample: int) -> tuple[NDArray[np.int32], int] | None:
+        """The tokens that a trace was sampled as, and the number of the first one's row; None where it is not here."""
+        number = self.places.get((problem_id, sample))
+        return None if number is None else (array(*self.traces[number], "token_ids"), int(self.starts[number]))
+
     def rows(self, trace: Trace) -> SparseRows | None:
         """The distributions at the trace's tokens, without copying them; None where these tokens are not in the cache."""
-        batch, row = self.places.get((trace.problem_id, trace.sample), (None, 0))
-        if batch is None or not np.array_equal(array(batch, "token_ids", row), trace.token_ids or []):
+        number = self.places.get((trace.problem_id, trace.sample))
+        if number is None or not np.array_equal(array(*self.traces[number], "token_ids"), trace.token_ids or []):
             return None
-        return SparseRows(*(array(batch, name, row) for name in ("lengths", "ids", "logprobs")))
+        return self.rows_of(number)
+
+    def rows_of(self, number: int) -> SparseRows:
+        return SparseRows(*(array(*self.traces[number], name) for name in ("lengths", "ids", "logprobs")))
+
+    def gather(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Ids and logprobs `(N, K)` of the rows of these numbers `(N,)`, -1 and -inf where a row is shorter or NO_ROW."""
+        wanted = np.flatnonzero(rows != NO_ROW)
+        trace_of = np.searchsorted(self.starts, rows[wanted], side="right") - 1
+        parts = []
+        for number in np.unique(trace_of):
+            places = wanted[trace_of == number]
+            whole = self.rows_of(int(number))
+            ends = np.cumsum(whole.lengths, dtype=np.int64)
+            tokens = rows[places] - self.starts[number]
+            parts.append((places, whole, whole.lengths[tokens].astype(np.int64), ends[tokens]))
+        longest = max((int(lengths.max(initial=0)) for _, _, lengths, _ in parts), default=0)
+        ids = np.full((len(rows), max(longest, 1)), -1, dtype=np.int64)
+        logprobs = np.full(ids.shape, -np.inf, dtype=np.float32)
+        for places, whole, lengths, ends in parts:
+            row = np.repeat(places, lengths)
+            column = np.arange(len(row)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+            entry = np.repeat(ends - lengths, lengths) + column
+            ids[row, column], logprobs[row, column] = whole.ids[entry], whole.logprobs[entry]
+        return ids, logprobs
 
 
-def array(batch: pa.RecordBatch, name: str, row: int) -> np.ndarray:
+def array(batch: pa.RecordBatch, row: int, name: str) -> np.ndarray:
     return batch[name][row].values.to_numpy()
