@@ -63,14 +63,14 @@ class Case:
     def tail(self, temperature: float) -> Tensor:
         return (self.teacher / temperature).log_softmax(1).scatter(1, self.ids, -torch.inf).logsumexp(1)
 
-    def ours(self, mode: str, temperature: float, **options: Any) -> HeadLosses:
+    def ours(self, mode: Any, temperature: float, **options: Any) -> HeadLosses:
         tail = self.tail(temperature) if mode == "exact" else None
         return fused_ce_kl(
             self.hidden, self.weight, self.labels, self.ids, self.logprobs,
             teacher_tail=tail, temperature=temperature, mode=mode, **options,
         )  # fmt: skip
 
-    def gradients(self, loss: Tensor) -> tuple[Tensor, Tensor]:
+    def gradients(self, loss: Tensor) -> tuple[Tensor, ...]:
         return torch.autograd.grad(loss, (self.hidden, self.weight))
 
 
@@ -133,7 +133,7 @@ def test_how_it_is_tiled_changes_nothing(seed, tokens, vocabulary, temperature, 
     ids = torch.cat([case.labels[:, None], case.ids[:, :k]], 1)
 
     def numbers(**tiles: int) -> list[Tensor]:
-        found = head_numbers(case.hidden, case.weight, ids, temperature=temperature, wants_mean=True, **tiles)
+        found = head_numbers(case.hidden, case.weight, ids, temperature=temperature, wants_mean=True, **tiles)  # type: ignore[arg-type]
         weights = torch.linspace(0.5, 1.5, len(ids), dtype=torch.double)
         parts = [found.total, found.mean, *([found.outside] if k else []), *found.selected.unbind(1)]
         return [*parts, *case.gradients(torch.stack([(part * weights).sum() for part in parts]).sin().sum())]
@@ -270,7 +270,8 @@ def test_smaller_dtypes_are_summed_in_float32(dtype):
     hidden, weight = (tensor.detach().to(dtype).requires_grad_() for tensor in (case.hidden, case.weight))
     exact = [tensor.detach().double().requires_grad_() for tensor in (hidden, weight)]
     losses = [
-        fused_ce_kl(*pair, case.labels, case.ids, case.logprobs, mode="tail") for pair in ((hidden, weight), exact)
+        fused_ce_kl(states, head, case.labels, case.ids, case.logprobs, mode="tail")
+        for states, head in ((hidden, weight), (exact[0], exact[1]))
     ]
     assert losses[0].ce_sum.dtype == torch.float32
     assert_close(losses[0].ce_sum.double(), losses[1].ce_sum, 1e-5)
