@@ -10,10 +10,12 @@ from r1distill.pipeline import statuses
 from r1distill.problems import local_path, read_problems
 from r1distill.procedural import is_procedural
 from r1distill.prompting import load_prompt
-from r1distill.recipe import Recipe, Verify, chat_template_text
+from r1distill.recipe import Recipe
 from r1distill.resources import find_file
 from r1distill.run import Run
+from r1distill.sections import Verify
 from r1distill.train.stage import launch_command
+from r1distill.train_sections import chat_template_text
 from r1distill.verify.judge import load_judge_prompt
 
 

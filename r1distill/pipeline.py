@@ -23,11 +23,12 @@ from r1distill.models import check_model_name
 from r1distill.problems import files_of, local_path
 from r1distill.procedural import is_procedural, procedural_version
 from r1distill.prompting import load_prompt
-from r1distill.recipe import Recipe, chat_template_text
+from r1distill.recipe import Recipe
 from r1distill.resources import find_file
 from r1distill.run import Clock, Run
 from r1distill.store import file_sha256, write_json
 from r1distill.train.stage import train_stage
+from r1distill.train_sections import chat_template_text
 from r1distill.verify.judge import load_judge_prompt
 from r1distill.verify.stage import verify_stage
 

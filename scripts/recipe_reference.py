@@ -4,7 +4,7 @@ import re
 import sys
 from pathlib import Path
 
-from r1distill.recipe import reference
+from r1distill.recipe_reference import reference
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 SECTION = re.compile(r"(<!-- recipe reference.*?-->\n).*?(<!-- /recipe reference -->)", re.DOTALL)

@@ -15,9 +15,9 @@ from r1distill.errors import UserError
 from r1distill.filter.select import decide, paired, reason_to_drop
 from r1distill.filter.stage import filter_stage, funnel_of, share_of
 from r1distill.prompting import split_thinking
-from r1distill.recipe import Filter
 from r1distill.records import Decision, FinishReason, Outcome, Problem, Trace, Verdict
 from r1distill.run import Clock, Run
+from r1distill.sections import Filter
 from r1distill.store import read_json, read_records, write_records
 
 GOOD = "<think>\n1 + 1 = 2\n</think>\n\n\\boxed{2}"

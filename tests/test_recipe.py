@@ -13,7 +13,8 @@ from small_run import ROOT, recipe_file, settings, small_run
 from r1distill.dry_run import show_plan
 from r1distill.errors import UserError
 from r1distill.evaluate.tasks import load_task
-from r1distill.recipe import Recipe, all_keys, apply_override, find_recipe, load_recipe, reference
+from r1distill.recipe import Recipe, all_keys, apply_override, find_recipe, load_recipe
+from r1distill.recipe_reference import reference
 from r1distill.resources import find_file, read_file, shipped_names
 from r1distill.run import Run
 from r1distill.store import read_json, write_json

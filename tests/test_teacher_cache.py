@@ -151,6 +151,35 @@ def test_a_cache_gives_every_trace_its_rows_from_many_shards_and_counts_them(tmp
     )
 
 
+@settings(deadline=None, max_examples=30)
+@given(RANDOM, st.integers(0, 40))
+def test_rows_are_gathered_from_all_over_the_cache(tmp_path_factory, random, n):
+    folder = tmp_path_factory.mktemp("cache")
+    traces = {
+        (f"p{index}", 0): some_rows(random, int(random.integers(1, 9)), k=int(random.integers(1, 9)))
+        for index in range(7)
+    }
+    write_cache(folder, traces)
+    cache = TeacherCache(folder)
+    whole = []  # every row of the cache, one by one
+    for (problem_id, sample), rows in traces.items():
+        found = cache.tokens_of(problem_id, sample)
+        assert found is not None
+        assert found[0].tolist() == some_trace(problem_id, sample, len(rows)).token_ids
+        assert found[1] == len(whole)
+        whole += [rows[token : token + 1] for token in range(len(rows))]
+    wanted = random.integers(-1, len(whole), n)
+    ids, logprobs, _ = cache.gather(wanted)
+    assert ids.shape == logprobs.shape == (n, max([1, *(len(whole[row].ids) for row in wanted if row >= 0)]))
+    for place, row in enumerate(wanted):
+        expected = whole[row] if row >= 0 else empty_rows(0)
+        length = len(expected.ids)
+        np.testing.assert_array_equal(ids[place, :length], expected.ids)
+        np.testing.assert_array_equal(logprobs[place, :length], expected.logprobs)
+        assert (ids[place, length:] == -1).all()
+        assert np.isneginf(logprobs[place, length:]).all()
+
+
 def test_another_text_under_the_same_key_has_no_rows(tmp_path):
     rows = some_rows(np.random.default_rng(3), 5)
     write_cache(tmp_path, {("p", 1): rows})

@@ -5,8 +5,10 @@ from pathlib import Path
 from pydantic import Field
 
 from r1distill.errors import UserError
-from r1distill.recipe import Problems, Section, read_toml, validated
+from r1distill.recipe import read_toml, validated
 from r1distill.resources import SHIPPED, shipped_names
+from r1distill.section import Section
+from r1distill.sections import Problems
 
 
 class Published(Section):

@@ -5,8 +5,8 @@ from itertools import zip_longest
 
 from r1distill.errors import UserError
 from r1distill.prompting import THINK_END, THINK_START
-from r1distill.recipe import Filter
 from r1distill.records import Decision, Trace, Verdict
+from r1distill.sections import Filter
 
 KEPT = "kept"
 

@@ -20,9 +20,10 @@ from r1distill.models import resolve_model, vocabulary_of
 from r1distill.problem_checks import prepare_problems
 from r1distill.problems import load_problems
 from r1distill.prompting import load_prompt
-from r1distill.recipe import Problems, Recipe, Teacher, Verify
+from r1distill.recipe import Recipe
 from r1distill.records import Outcome, Problem, Trace
 from r1distill.run import Clock, Run
+from r1distill.sections import Problems, Teacher, Verify
 from r1distill.store import write_records
 from r1distill.train.teacher_cache import CacheWriter, vocabulary_sha256
 from r1distill.train.teacher_cache import Teacher as CachedTeacher

@@ -17,8 +17,9 @@ from r1distill.errors import UserError, require_packages
 from r1distill.generate.engine_arguments import prepare_for_cpu
 from r1distill.models import resolve_model
 from r1distill.process import children_die_with_me
-from r1distill.recipe import Recipe, Serve
+from r1distill.recipe import Recipe
 from r1distill.run import Run
+from r1distill.sections import Serve
 from r1distill.serve.node import check_gpus, check_port, count_gpus, serve_here
 from r1distill.serve.teacher import ray_configuration, server_command, teacher_of
 

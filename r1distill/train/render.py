@@ -9,6 +9,7 @@ from typing import Any
 
 from r1distill.errors import UserError
 from r1distill.prompting import THINK_END, THINK_START, encode, render
+from r1distill.train.teacher_cache import NO_ROW
 
 IGNORED = -100  # the label that every loss here skips
 SPARE_PADS = ("<|finetune_right_pad_id|>", "<|vision_pad|>", "<pad>", "<|endoftext|>", "<|end_of_text|>", "<unk>")
@@ -70,6 +71,33 @@ def render_example(tokenizer: Any, user_message: str, reply: str, prefill: str) 
     head = prefill if reply.startswith(prefill) else ""
     completion = [*encode(tokenizer, head), *encode(tokenizer, reply[len(head) :]), tokenizer.eos_token_id]
     return Example(prompt + completion, [IGNORED] * len(prompt) + completion)
+
+
+def render_sampled(
+    tokenizer: Any, user_message: str, reply: str, prefill: str, sampled: list[int], first_row: int
+) -> tuple[Example, list[int]] | None:
+    """As `render_example`, with the reply as the very tokens `sampled` of it, and for each token the number of its row.
+
+    The rows of `sampled` are numbered from `first_row`; NO_ROW is that of a token that was not sampled: the prompt, the
+    forced start and an end token that is not the teacher's. None where `sampled` is not this reply.
+    """
+    prompt = encode(tokenizer, render(tokenizer, user_message))
+    head = prefill if reply.startswith(prefill) else ""
+    rest = reply[len(head) :]
+    rows = list(range(first_row, first_row + len(sampled)))
+    end = tokenizer.eos_token_id
+    if tokenizer.decode(sampled, skip_special_tokens=False) != rest:
+        # the last may be the token that ended it, which is no part of the text
+        if not sampled or tokenizer.decode(sampled[:-1], skip_special_tokens=False) != rest:
+            return None
+        end_row = rows.pop() if sampled[-1] == end else NO_ROW
+        sampled = sampled[:-1]
+    else:
+        end_row = NO_ROW
+    before = [*prompt, *encode(tokenizer, head)]
+    completion = [*before[len(prompt) :], *sampled, end]
+    example = Example(prompt + completion, [IGNORED] * len(prompt) + completion)
+    return example, [NO_ROW] * len(before) + rows[: len(sampled)] + [end_row]
 
 
 def check_example(tokenizer: Any, example: Example, reply: str) -> None:

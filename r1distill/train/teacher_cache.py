@@ -12,17 +12,18 @@ import json
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from r1distill.errors import UserError
 from r1distill.generate.distributions import LEAST, MASS, MOST, SparseRows
 from r1distill.records import Trace
 from r1distill.store import read_json, replacing, write_json
 
-VERSION = 1
+VERSION = 2
 SCHEMA = pa.schema(
     [
         ("problem_id", pa.string()),
@@ -31,22 +32,28 @@ SCHEMA = pa.schema(
         ("lengths", pa.large_list(pa.uint16())),
         ("ids", pa.large_list(pa.int32())),
         ("logprobs", pa.large_list(pa.float32())),
+        ("power_sums", pa.large_list(pa.float32())),
+        ("entropies", pa.large_list(pa.float32())),
     ]
 )
 BYTES_A_BATCH = 16 << 20
 BYTES_A_SHARD = 1 << 30
+NO_ROW = -1
+MOST_TAIL = -1e-7  # the log of a mass outside of all but 1; float32 tells no more
+MANIFEST = "manifest.json"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Teacher:
     """Whose distributions they are. `logprobs_mode` is vLLM's word, or "unknown" where a server did not say."""
 
-    source: str  # what made them: "generation"
+    source: str  # what made them: "generation", "server" or "transformers"
     model: str
     revision: str | None
     vocabulary_sha256: str
     logprobs_mode: str
     k: int  # entries of a row at most
+    temperatures: tuple[float, ...] = ()  # those at which the mass outside the rows is known; "transformers" only
 
 
 def vocabulary_sha256(vocabulary: dict[str, int]) -> str:
@@ -60,14 +67,14 @@ class CacheWriter:
     def __init__(self, folder: Path, teacher: Teacher) -> None:
         self.folder, self.teacher = folder, teacher
         self.shards: list[dict[str, Any]] = []
-        self.batch: list[tuple[Trace, SparseRows]] = []
+        self.batch: list[tuple[Trace, SparseRows, NDArray[np.float32], NDArray[np.float32]]] = []
         self.batch_bytes = 0
         self.mass = 0.0
         self.shard = ExitStack()
         self.file: pa.ipc.RecordBatchFileWriter | None = None
 
     def __enter__(self) -> "CacheWriter":
-        (self.folder / "manifest.json").unlink(missing_ok=True)
+        (self.folder / MANIFEST).unlink(missing_ok=True)
         return self
 
     def __exit__(self, kind: Any, value: Any, traceback: Any) -> None:
@@ -93,14 +100,28 @@ class CacheWriter:
             "mean_mass_a_token": self.mass / tokens,
             "shards": self.shards,
         }
-        write_json(self.folder / "manifest.json", manifest)
+        write_json(self.folder / MANIFEST, manifest)
 
-    def add(self, trace: Trace, rows: SparseRows) -> None:
-        """`rows` are those of the tokens in `trace.token_ids`, in order. Raises ValueError where they are not as many."""
-        if len(rows) != len(trace.token_ids or []):
-            raise ValueError(f"{len(rows)} distributions of {len(trace.token_ids or [])} tokens")
-        self.batch.append((trace, rows))
-        self.batch_bytes += 4 * len(rows) + rows.lengths.nbytes + rows.ids.nbytes + rows.logprobs.nbytes
+    def add(
+        self,
+        trace: Trace,
+        rows: SparseRows,
+        power_sums: NDArray[np.floating] | None = None,
+        entropies: NDArray[np.floating] | None = None,
+    ) -> None:
+        """`rows` are those of the tokens in `trace.token_ids` `(T,)`, in order.
+
+        From whole distributions p of each token also log sum p^(1/temperature) for the teacher's `temperatures`, `(T, G)`,
+        and the entropy `(T,)` in nats. Raises ValueError where they are not as many.
+        """
+        n, grid = len(trace.token_ids or []), len(self.teacher.temperatures)
+        power_sums = np.zeros((n, 0)) if power_sums is None else power_sums
+        if len(rows) != n or power_sums.shape != (n, grid) or (entropies is not None and entropies.shape != (n,)):
+            raise ValueError(f"{len(rows)} distributions of {n} tokens, power sums {power_sums.shape} of {(n, grid)}")
+        wide = power_sums.astype(np.float32).reshape(-1)
+        entropies = np.zeros(0, np.float32) if entropies is None else entropies.astype(np.float32)
+        self.batch.append((trace, rows, wide, entropies))
+        self.batch_bytes += 4 * n + rows.lengths.nbytes + rows.ids.nbytes + rows.logprobs.nbytes + wide.nbytes
         self.mass += float(np.exp(rows.logprobs.astype(np.float64)).sum())
         if self.batch_bytes > BYTES_A_BATCH:
             self.write_batch()
@@ -113,12 +134,14 @@ class CacheWriter:
             path = self.shard.enter_context(replacing(self.folder / name))
             self.file = self.shard.enter_context(pa.ipc.new_file(path, SCHEMA))
             self.shards.append({"name": name, "traces": 0, "tokens": 0, "entries": 0, "bytes": 0})
-        traces, rows = zip(*self.batch, strict=True)
+        traces, rows, power_sums, entropies = zip(*self.batch, strict=True)
         columns = [
             pa.array([trace.problem_id for trace in traces], pa.string()),
             pa.array([trace.sample for trace in traces], pa.int32()),
             lists([np.asarray(trace.token_ids, dtype=np.int32) for trace in traces]),
             *(lists([getattr(each, name) for each in rows]) for name in ("lengths", "ids", "logprobs")),
+            lists(power_sums),
+            lists(entropies),
         ]
         self.file.write_batch(pa.record_batch(columns, schema=SCHEMA))
         shard = self.shards[-1]
@@ -138,11 +161,22 @@ def lists(arrays: Iterable[np.ndarray]) -> pa.LargeListArray:
     return pa.LargeListArray.from_arrays(pa.array(ends, pa.int64()), pa.array(np.concatenate(arrays)))
 
 
+class Gathered(NamedTuple):
+    """Rows `(N, K)` of N tokens, -1 and -inf where one is shorter or there is none.
+
+    `tails (N, G)`: the log of the mass outside the row at each of the cache's temperatures, None where it has none.
+    """
+
+    ids: NDArray[np.int64]
+    logprobs: NDArray[np.float32]
+    tails: NDArray[np.float32] | None
+
+
 class TeacherCache:
     """Reads a cache; nothing of it is in memory but the keys. Raises UserError where it is not whole or not readable."""
 
     def __init__(self, folder: Path) -> None:
-        path = folder / "manifest.json"
+        path = folder / MANIFEST
         if not path.is_file():
             raise UserError(f"{folder}: no teacher cache, or one that was not finished; make it again")
         self.manifest = read_json(path)
@@ -150,7 +184,10 @@ class TeacherCache:
             raise UserError(
                 f"{path}: version {self.manifest['version']}, this r1distill reads {VERSION}; make the cache again"
             )
-        self.places: dict[tuple[str, int], tuple[pa.RecordBatch, int]] = {}
+        self.temperatures: tuple[float, ...] = tuple(self.manifest["temperatures"])
+        self.places: dict[tuple[str, int], int] = {}  # the number of a trace
+        self.traces: list[tuple[pa.RecordBatch, int]] = []
+        starts = [0]
         for shard in self.manifest["shards"]:
             file = folder / shard["name"]
             try:
@@ -160,18 +197,63 @@ class TeacherCache:
             for number in range(reader.num_record_batches):
                 batch = reader.get_batch(number)
                 keys = zip(batch["problem_id"].to_pylist(), batch["sample"].to_pylist(), strict=True)
-                self.places.update({key: (batch, row) for row, key in enumerate(keys)})
+                lengths = np.diff(batch["token_ids"].offsets.to_numpy())
+                for row, (key, length) in enumerate(zip(keys, lengths.tolist(), strict=True)):
+                    self.places[key] = len(self.traces)
+                    self.traces.append((batch, row))
+                    starts.append(starts[-1] + length)
+        self.starts = np.array(starts)  # of each trace, among the rows of all
 
     def __len__(self) -> int:
         return len(self.places)
 
+    def tokens_of(self, problem_id: str, sample: int) -> tuple[NDArray[np.int32], int] | None:
+        """The tokens that a trace was sampled as, and the number of the first one's row; None where it is not here."""
+        number = self.places.get((problem_id, sample))
+        return None if number is None else (array(*self.traces[number], "token_ids"), int(self.starts[number]))
+
     def rows(self, trace: Trace) -> SparseRows | None:
         """The distributions at the trace's tokens, without copying them; None where these tokens are not in the cache."""
-        batch, row = self.places.get((trace.problem_id, trace.sample), (None, 0))
-        if batch is None or not np.array_equal(array(batch, "token_ids", row), trace.token_ids or []):
+        number = self.places.get((trace.problem_id, trace.sample))
+        if number is None or not np.array_equal(array(*self.traces[number], "token_ids"), trace.token_ids or []):
             return None
-        return SparseRows(*(array(batch, name, row) for name in ("lengths", "ids", "logprobs")))
+        return self.rows_of(number)
+
+    def rows_of(self, number: int) -> SparseRows:
+        return SparseRows(*(array(*self.traces[number], name) for name in ("lengths", "ids", "logprobs")))
+
+    def gather(self, rows: NDArray[np.int64]) -> Gathered:
+        """The rows of these numbers `(N,)`; NO_ROW is an empty one."""
+        wanted = np.flatnonzero(rows != NO_ROW)
+        trace_of = np.searchsorted(self.starts, rows[wanted], side="right") - 1
+        grid = len(self.temperatures)
+        power_sums = np.zeros((len(rows), grid), dtype=np.float32)
+        parts = []
+        for number in np.unique(trace_of):
+            places = wanted[trace_of == number]
+            whole = self.rows_of(int(number))
+            ends = np.cumsum(whole.lengths, dtype=np.int64)
+            tokens = rows[places] - self.starts[number]
+            parts.append((places, whole, whole.lengths[tokens].astype(np.int64), ends[tokens]))
+            if grid:
+                power_sums[places] = array(*self.traces[int(number)], "power_sums").reshape(-1, grid)[tokens]
+        longest = max((int(lengths.max(initial=0)) for _, _, lengths, _ in parts), default=0)
+        ids = np.full((len(rows), max(longest, 1)), -1, dtype=np.int64)
+        logprobs = np.full(ids.shape, -np.inf, dtype=np.float32)
+        for places, whole, lengths, ends in parts:
+            row = np.repeat(places, lengths)
+            column = np.arange(len(row)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+            entry = np.repeat(ends - lengths, lengths) + column
+            ids[row, column], logprobs[row, column] = whole.ids[entry], whole.logprobs[entry]
+        return Gathered(ids, logprobs, self.tails(logprobs, power_sums) if grid else None)
+
+    def tails(self, logprobs: NDArray[np.float32], power_sums: NDArray[np.float32]) -> NDArray[np.float32]:
+        """log(1 - sum over the row of p^(1/T) / sum over all of p^(1/T)) `(N, G)`."""
+        temperatures = np.array(self.temperatures)
+        inside = np.exp(logprobs[:, :, None].astype(np.float64) / temperatures - power_sums[:, None, :]).sum(axis=1)
+        with np.errstate(divide="ignore"):
+            return np.minimum(np.log(np.maximum(1.0 - inside, 0.0)), MOST_TAIL).astype(np.float32)
 
 
-def array(batch: pa.RecordBatch, name: str, row: int) -> np.ndarray:
+def array(batch: pa.RecordBatch, row: int, name: str) -> np.ndarray:
     return batch[name][row].values.to_numpy()

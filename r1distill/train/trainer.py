@@ -14,23 +14,27 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     GenerationConfig,
+    PreTrainedModel,
     PreTrainedTokenizerBase,
     TrainerCallback,
     TrainerControl,
     TrainerState,
     TrainingArguments,
 )
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from trl.trainer.sft_config import SFTConfig
-from trl.trainer.sft_trainer import SFTTrainer
 
 from r1distill.console import Progress, say
 from r1distill.errors import UserError
 from r1distill.models import resolve_model
-from r1distill.recipe import Train, chat_template_text
 from r1distill.run import Clock, Run
 from r1distill.store import write_json
 from r1distill.train.data import Data, load_data
+from r1distill.train.distill import DistillTrainer
 from r1distill.train.render import IGNORED, prepare_tokenizer
+from r1distill.train.schedules import all_values
+from r1distill.train.teacher_cache import MANIFEST, TeacherCache, vocabulary_sha256
+from r1distill.train_sections import Train, chat_template_text
 
 OURS = ("output_dir", "max_length", "dataset_text_field", "assistant_only_loss", "completion_only_loss")
 STATE = "trainer_state.json"  # the last file that transformers writes into a checkpoint
@@ -42,16 +46,21 @@ def train(run: Run) -> dict[str, Any]:
     arguments = sft_config(run)  # first: with ZeRO-3 it decides how from_pretrained lays out the weights
     main = arguments.process_index == 0
     tokenizer = load_tokenizer(settings)
+    cache = open_cache(run, tokenizer) if settings.kl and not settings.kl.online else None
     with arguments.main_process_first():
         data = load_data(
             run.dataset, run.folder / "cache", tokenizer,
             prefill=run.recipe.generate.prefill, max_length=settings.max_length, overlong=settings.overlong,
-            processes=arguments.dataset_num_proc,
+            processes=arguments.dataset_num_proc, teacher_cache=run.teacher_cache if cache else None,
         )  # fmt: skip
     if main:
         show_example(tokenizer, data)
     model = load_model(settings)
-    trainer = SFTTrainer(
+    trainer = DistillTrainer(
+        kl=settings.kl,
+        label_smoothing=settings.label_smoothing,
+        cache=cache,
+        online_teacher=load_online_teacher(settings, tokenizer) if settings.kl and settings.kl.online else None,
         model=model,
         args=arguments,
         train_dataset=data.train,
@@ -78,6 +87,50 @@ def train(run: Run) -> dict[str, Any]:
     }
 
 
+def open_cache(run: Run, tokenizer: PreTrainedTokenizerBase) -> TeacherCache:
+    """Raises UserError where the distributions cannot be compared with the student's: another vocabulary, another mode."""
+    kl = run.recipe.train.kl
+    assert kl is not None
+    if not (run.teacher_cache / MANIFEST).is_file():
+        raise UserError(
+            f"[train.kl] needs {run.teacher_cache}, and it is not there: generate with generate.keep_distributions = true, "
+            "or take [train.kl] out"
+        )
+    cache = TeacherCache(run.teacher_cache)
+    if cache.manifest["vocabulary_sha256"] != vocabulary_sha256(tokenizer.get_vocab()):
+        raise UserError(
+            f"[train.kl]: the vocabulary of the student {run.recipe.train.student} is not that of the teacher "
+            f"{cache.manifest['model']}, so their distributions are over different tokens; take [train.kl] out, or a teacher "
+            "and a student of one family"
+        )
+    temperatures = all_values(kl.temperature)
+    known = sorted({1.0, *cache.temperatures})
+    if kl.mode == "exact" and (temperatures is None or not set(temperatures) <= set(known)):
+        raise UserError(
+            f'train.kl.mode = "exact" at temperatures {temperatures or "of a range"}: {run.teacher_cache} knows the mass '
+            f'outside its rows at {known}; set train.kl.mode = "conditional", or make the cache with '
+            'cache.source = "transformers" and cache.temperatures'
+        )
+    return cache
+
+
+def load_online_teacher(settings: Train, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """The teacher of `train.kl.online`. Raises UserError where its vocabulary is another, and under ZeRO-3."""
+    assert settings.kl
+    assert settings.kl.online
+    path = resolve_model(settings.kl.online, "train.kl.online")
+    trust = settings.model_args.get("trust_remote_code", False)
+    theirs = AutoTokenizer.from_pretrained(path, trust_remote_code=trust)
+    if vocabulary_sha256(theirs.get_vocab()) != vocabulary_sha256(tokenizer.get_vocab()):
+        raise UserError(
+            f"train.kl.online: the vocabulary of the student {settings.student} is not that of {settings.kl.online}, so "
+            "their distributions are over different tokens; take a teacher and a student of one family"
+        )
+    if is_deepspeed_zero3_enabled():
+        raise UserError("train.kl.online with DeepSpeed ZeRO-3 is not supported: use FSDP2, or make a cache")
+    return AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, settings.dtype), **settings.model_args)
+
+
 def sft_config(run: Run) -> SFTConfig:
     """TRL's configuration: ours where the recipe is silent. Raises UserError for names and values TRL does not take."""
     settings = run.recipe.train
@@ -98,8 +151,8 @@ def sft_config(run: Run) -> SFTConfig:
         return SFTConfig(
             **{**defaults, **settings.args},
             output_dir=str(run.student / "checkpoints"),
-            # nothing is cut by it: longer examples are gone by then
-            max_length=settings.max_length,
+            # of a pack; examples that are longer are gone by then, and without packing TRL wants none for padding_free
+            max_length=settings.max_length if settings.args.get("packing") else None,
         )
     except (ValueError, TypeError) as error:
         raise UserError(f"[train.args]: {' '.join(str(error).split())}") from error
@@ -171,7 +224,7 @@ def last_whole_checkpoint(folder: Path) -> Path | None:
     return None
 
 
-def save_student(run: Run, trainer: SFTTrainer, tokenizer: PreTrainedTokenizerBase, main: bool) -> None:
+def save_student(run: Run, trainer: DistillTrainer, tokenizer: PreTrainedTokenizerBase, main: bool) -> None:
     """The final model as `vllm serve` opens it: whole, merged, in bfloat16, with the template and both end tokens."""
     temporary = run.folder / ".student"
     trainer.save_model(str(temporary))  # gathers the shards of FSDP and DeepSpeed; every process takes part
@@ -261,11 +314,13 @@ def show_example(tokenizer: PreTrainedTokenizerBase, data: Data) -> None:
     say(f"  └ {boundary} tokens read, {len(row['labels']) - boundary} taught, the last is {tokenizer.eos_token}")
 
 
-def describe(trainer: SFTTrainer, data: Data, checkpoint: Path | None) -> str:
+def describe(trainer: DistillTrainer, data: Data, checkpoint: Path | None) -> str:
     arguments = trainer.args
     sequences = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
     tokens = sequences * data.tokens / data.train.num_rows
     overlong = f", {data.overlong} overlong dropped" if data.overlong else ""
+    if trainer.kl is not None:
+        overlong += f"; {data.with_rows} of them have the teacher's distributions"
     resumed = f"\n  continuing from {checkpoint.name}" if checkpoint else ""
     return (
         f"  {data.train.num_rows} examples, {data.tokens:,} tokens of which {data.supervised_tokens:,} are taught{overlong}; "

@@ -22,10 +22,10 @@ from r1distill.generate.sampler import Plan
 from r1distill.generate.server import ServerBackend
 from r1distill.generate.stage import Job, progress_of, sample_jobs
 from r1distill.prompting import LETTERS, Prompt
-from r1distill.recipe import Judge, Verify
 from r1distill.records import Outcome, Problem, Trace, Verdict, content_id
 from r1distill.resources import read_file
 from r1distill.run import Clock
+from r1distill.sections import Judge, Verify
 from r1distill.store import read_records, write_records
 from r1distill.verify.agreement import panels
 from r1distill.verify.settings import open_pool

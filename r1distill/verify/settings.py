@@ -1,6 +1,6 @@
 """From the section `verify` of a recipe to the pool that it asks for."""
 
-from r1distill.recipe import Verify
+from r1distill.sections import Verify
 from r1distill.verify.code import CodeSettings
 from r1distill.verify.pool import VerifierPool
 

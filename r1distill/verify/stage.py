@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 
 from r1distill.console import Progress
 from r1distill.errors import UserError
-from r1distill.recipe import Verify
 from r1distill.records import Problem, Trace, Verdict
 from r1distill.run import Clock, Run
+from r1distill.sections import Verify
 from r1distill.store import read_records, write_records
 from r1distill.verify.judge import judge_verdicts
 from r1distill.verify.settings import open_pool

@@ -24,9 +24,10 @@ from math_verify import parse
 from math_verify import verify as math_verify
 
 from r1distill.problems import short_answer
-from r1distill.recipe import Verify, find_recipe, load_recipe
+from r1distill.recipe import find_recipe, load_recipe
 from r1distill.records import Problem, Trace
 from r1distill.run import Clock, Run
+from r1distill.sections import Verify
 from r1distill.store import write_records
 from r1distill.verify import VerifierPool
 from r1distill.verify.stage import verify_traces

@@ -1,0 +1,203 @@
+"""The sections of the recipe but training's. The docstring of a field is its documentation in README.md."""
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from r1distill.section import Section
+
+
+class Problems(Section):
+    """What is asked."""
+
+    path: str = Field(min_length=1)
+    """JSONL or Parquet file, a folder of them, a Hub dataset id, or `reasoning_gym:TASK,…?size=…&seed=…`."""
+    split: str = "train"
+    """Split of a Hub dataset."""
+    subset: str | None = None
+    """Configuration name of a Hub dataset."""
+    revision: str | None = None
+    """Git revision of a Hub dataset."""
+    columns: dict[str, str] = {}
+    """Renames columns to ours where the built-in table does not know them: `{ answer = "final_answer" }`."""
+    limit: int | None = Field(default=None, ge=1)
+    """Take only the first so many problems."""
+    check: bool = True
+    """Set aside, before a token is spent, what no reply could be judged by: problems_set_aside.jsonl has the reasons."""
+    duplicates: Literal["report", "drop", "ignore"] = "report"
+    """Near duplicates: name them in problems_duplicates.jsonl, or also leave them out; `ignore` looks for conflicts only."""
+
+
+class Teacher(Section):
+    """Who answers."""
+
+    backend: Literal["vllm", "server"] = "vllm"
+    """`vllm`: engine in this process; `server`: OpenAI-compatible URLs."""
+    model: str
+    """Hub id, folder, or `quickstart:teacher`."""
+    revision: str | None = None
+    """Git revision on the Hub."""
+    tokenizer: str | None = None
+    """Hub id or folder of its tokenizer, where the name a server knows it by is neither; read for `keep_distributions` only."""
+    urls: list[str] = []
+    """`server` only: base URLs that end in /v1; requests go to the one with the fewest in flight."""
+    api_key_env: str = "OPENAI_API_KEY"
+    """`server` only: the environment variable that holds the key, where one is needed."""
+    timeout_s: float = Field(default=3600, gt=0)
+    """`server` only: seconds for one request."""
+    retries: int = Field(default=5, ge=0)
+    """`server` only: attempts after the first, with exponential back-off, on 429, 5xx, time-outs and broken connections."""
+    engine: dict[str, Any] = {}
+    """vLLM's engine arguments, passed untouched (`tensor_parallel_size`, …): for the backend `vllm` and `r1distill serve`."""
+    usd_per_million_tokens: float | None = Field(default=None, ge=0)
+    """Price of sampled tokens, from which the live line estimates what the run has cost."""
+
+
+class Serve(Section):
+    """Where `r1distill serve` puts the teacher, for `backend = "server"`. Its engine is that of [teacher.engine]."""
+
+    host: str = Field(default="127.0.0.1", min_length=1)
+    """Address to listen on; `0.0.0.0` is all of them, and lets other machines in."""
+    port: int = Field(default=8000, ge=1, le=65535)
+    """TCP port."""
+    replicas: int = Field(default=1, ge=1)
+    """Copies of the model behind the one URL, each on tensor × pipeline GPUs. More than one needs Ray."""
+    ray: str = ""
+    """Ray cluster to use the nodes of: `HOST:PORT`, or `auto` for the one that this node is in; "" is this node alone."""
+    api_key_env: str = Field(default="VLLM_API_KEY", min_length=1)
+    """The environment variable that holds the key requests must bring; where it is not set, none is asked for."""
+
+
+class Generate(Section):
+    """How the teacher is sampled. Defaults are DeepSeek's for R1."""
+
+    prompt: str = "prompts/math.txt"
+    """The user message, a file in which `{problem}` (and `{choices}`) is put in. There is no system message."""
+    prefill: str = "<think>\n"
+    """Start of the reply that is forced on the model and put back in front of what it says; "" for none."""
+    samples: int = Field(default=1, ge=1)
+    """Traces for each problem (the cap where `stop_after_correct` is set)."""
+    stop_after_correct: int = Field(default=0, ge=0)
+    """Stop sampling a problem after this many verified-correct traces; 0 takes all samples."""
+    max_samples: int | None = Field(default=None, ge=1)
+    """A problem without a correct trace among its `samples` is sampled on, one at a time, until one is or this many are taken."""
+    stop_repetition: int = Field(default=512, ge=0)
+    """End a trace whose last so many tokens are a loop, of at least four rounds: `finish_reason = "repetition"`; 0 never does."""
+    thinking_budget: int = Field(default=0, ge=0)
+    """Close the thinking by force after so many tokens, so that an answer follows within `max_tokens`; 0 never does."""
+    temperature: float = Field(default=0.6, ge=0)
+    """Sampling temperature; 0 is greedy."""
+    top_p: float = Field(default=0.95, gt=0, le=1)
+    """Nucleus sampling."""
+    top_k: int = Field(default=0, ge=0)
+    """Sample among the k likeliest tokens only; 0 is all."""
+    max_tokens: int = Field(default=32768, ge=1)
+    """Longest reply, in tokens; a longer one ends with `finish_reason = "length"`. A run with more continues these."""
+    logprobs: int = Field(default=20, ge=0)
+    """Top logprobs a token, from which entropy is measured; 0 records none."""
+    keep_distributions: bool = False
+    """Keep each token's distribution, as many of its top logprobs as hold 0.999 of the mass, in teacher_cache/ for training."""
+    concurrency: int = Field(default=256, ge=1)
+    """Requests in flight at once."""
+    metrics_port: int = Field(default=0, ge=0, le=65535)
+    """Serve the numbers of the live line for a Prometheus at http://127.0.0.1:PORT/metrics; 0 does not."""
+
+    @model_validator(mode="after")
+    def max_samples_are_no_fewer(self) -> "Generate":
+        if self.max_samples is not None and self.max_samples < self.samples:
+            raise ValueError(f"max_samples = {self.max_samples} is less than samples = {self.samples}; raise it")
+        return self
+
+    @model_validator(mode="after")
+    def distributions_are_of_logprobs(self) -> "Generate":
+        if self.keep_distributions and not self.logprobs:
+            raise ValueError("keep_distributions needs logprobs, such as 20, and they are 0")
+        return self
+
+
+class Judge(Section):
+    """An LLM that is asked where the rules are at a loss. Without this section there is none. See "The judge"."""
+
+    model: str
+    """Name of the model as its server knows it."""
+    urls: list[str] = Field(min_length=1)
+    """OpenAI-compatible base URLs that end in /v1; requests go to the one with the fewest in flight."""
+    api_key_env: str = "OPENAI_API_KEY"
+    """The environment variable that holds the key, where one is needed."""
+    timeout_s: float = Field(default=600, gt=0)
+    """Seconds for one request."""
+    retries: int = Field(default=5, ge=0)
+    """Attempts after the first, as for the teacher."""
+    prompt: str = "prompts/judge.txt"
+    """What the judge is asked, a file in which `{problem}`, `{reference}`, `{answer}` and `{boundary}` are put in."""
+    ask: list[Literal["no_answer", "unverifiable", "timeout", "error", "disagreement"]] = Field(
+        default=["no_answer", "unverifiable", "disagreement"], min_length=1
+    )
+    """Outcomes of the rules that it is asked about; `disagreement`: verdicts against the other samples of a problem."""
+    temperature: float = Field(default=0.0, ge=0)
+    """Sampling temperature; 0 is greedy."""
+    max_tokens: int = Field(default=2048, ge=1)
+    """Longest reply, in tokens; one that is cut off changes nothing. A judge that reasons needs more."""
+    concurrency: int = Field(default=64, ge=1)
+    """Requests in flight at once."""
+
+
+class Verify(Section):
+    """How replies are judged."""
+
+    timeout_s: float = Field(default=10, gt=0)
+    """A verdict that takes longer is `timeout`; the worker is killed and replaced."""
+    workers: int = Field(default=2, ge=1)
+    """Worker processes."""
+    memory_gb: float = Field(default=4, gt=0)
+    """Address space of a worker."""
+    sandbox: Literal["required", "unsafe"] = "required"
+    """Where programs are run: `required` refuses to without bubblewrap, `unsafe` runs them in what there is."""
+    test_timeout_s: float = Field(default=6, gt=0)
+    """CPU time of a program for one test; the wall time may be three times that and 5 s."""
+    total_timeout_s: float = Field(default=60, gt=0)
+    """CPU time of a program for all of its tests."""
+    program_memory_gb: float = Field(default=2, gt=0)
+    """Memory in use by all processes of a program."""
+    judge: Judge | None = None
+    """Absent: the rules alone decide."""
+
+
+class Filter(Section):
+    """Which traces are taught. Dropped ones stay in decisions.parquet, each with its reason."""
+
+    require_correct: bool = True
+    """Drop what is not verified as correct."""
+    require_thinking: bool = True
+    """Drop what has not exactly one `<think>…</think>`; false for a teacher that does not reason in tags."""
+    max_mean_entropy_nats: float = Field(default=0.85, ge=0)
+    """Drop degenerate traces, those with a mean token entropy above this; 0 is off. Needs `generate.logprobs`."""
+    max_per_problem: int | None = Field(default=None, ge=1)
+    """Keep at most so many traces of one problem, those with the lowest sample number."""
+    validation_fraction: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the problems whose traces go to the validation split."""
+
+
+class Eval(Section):
+    """How models are scored. A task's own file decides what is not set here."""
+
+    tasks: list[str] = []
+    """Names of eval/*.toml, or paths of your own."""
+    models: list[Literal["base", "teacher", "student"]] = Field(default=["base", "student"], min_length=1)
+    """Whom to score; `base` is the student before training."""
+    samples: int | None = Field(default=None, ge=1)
+    """Samples for each question, instead of the task's."""
+    limit: int | None = Field(default=None, ge=1)
+    """Only the first so many questions."""
+    temperature: float | None = Field(default=None, ge=0)
+    """Instead of the task's."""
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    """Instead of the task's."""
+    max_tokens: int | None = Field(default=None, ge=1)
+    """Instead of the task's."""
+    prefill: str = "<think>\n"
+    """Forced start of the reply, for every model alike."""
+    concurrency: int = Field(default=256, ge=1)
+    """Requests in flight at once."""
+    engine: dict[str, Any] = {}
+    """vLLM's engine arguments for base and student; the teacher is scored with `[teacher]`."""

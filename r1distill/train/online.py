@@ -1,0 +1,68 @@
+"""The dense teacher in the training itself: for small teachers and a single epoch, where a cache would not pay.
+
+The teacher's hidden states are computed without a gradient, and the divergence of the whole distributions from both heads,
+tile by tile (trl.kernels.chunked_divergence): its logits are never whole either.
+"""
+
+import functools
+import types
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+from transformers import PreTrainedModel
+from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
+from trl.models.utils import prepare_deepspeed
+
+BETA = {"forward": 0.0, "reverse": 1.0, "jensen_shannon": 0.5}
+READ = ("input_ids", "attention_mask", "position_ids", "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k")
+
+
+class OnlineTeacher:
+    """Gives hidden states `(B, L, H)` and the head `(V, H)` for the inputs of a batch."""
+
+    def __init__(self, model: PreTrainedModel, accelerator: Any) -> None:
+        give_hidden(model.requires_grad_(False).eval())
+        if accelerator.distributed_type == "DEEPSPEED":
+            self.model: Any = prepare_deepspeed(model, accelerator)  # type: ignore[arg-type]
+        else:
+            self.model = accelerator.prepare_model(model, evaluation_mode=True)
+
+    @torch.no_grad()
+    def __call__(self, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        return self.model(**{name: inputs[name] for name in READ if name in inputs})
+
+
+def give_hidden(model: Any) -> None:
+    """`model(...)` gives its last hidden states and the weight of its head, whole, in place of logits."""
+
+    @functools.wraps(type(model).forward)
+    def forward(self: Any, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        hidden = self.base_model(*args, **kwargs, use_cache=False).last_hidden_state
+        weight = self.get_output_embeddings().weight
+        return hidden, weight.full_tensor() if isinstance(weight, DTensor) else weight
+
+    model.forward = types.MethodType(forward, model)
+
+
+def dense_kl(
+    hidden: Tensor,
+    weight: Tensor,
+    teacher_hidden: Tensor,
+    teacher_weight: Tensor,
+    *,
+    temperature: float,
+    divergence: str,
+) -> Tensor:
+    """The sum over N tokens of the divergence at the temperature, in nats, over the ids that both heads have.
+
+    `hidden (N, H)`, `weight (V, H)`, `teacher_hidden (N, H')`, `teacher_weight (V', H')`. Heads are padded to different
+    sizes (Qwen2.5: 151,936 and 152,064) beyond the tokens of one vocabulary; the rows that one alone has are left out.
+    """
+    words = min(len(weight), len(teacher_weight))
+    weight, teacher_weight = (each if len(each) == words else each[:words] for each in (weight, teacher_weight))
+    per_token, _ = ChunkedDivergenceFunction.apply(
+        hidden, weight, None, teacher_hidden, teacher_weight, None, BETA[divergence], temperature
+    )  # type: ignore[misc]
+    return per_token.sum()
