@@ -1,8 +1,10 @@
 """The stage `train`, from the outside: start the training process, or several through `accelerate launch`."""
 
 import os
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from typing import Any
 
 from r1distill.console import terminal_handle
@@ -23,12 +25,40 @@ def train_stage(run: Run, clock: Clock) -> dict[str, Any]:
 def join(run: Run) -> None:
     """Start this machine's part of the training: all of it, or what [train.launch] gives it (scripts/slurm/train.slurm)."""
     command = launch_command(run.recipe.train.launch, str(run.folder))
+    terminated = False
+
+    def pass_on(number: int, frame: Any) -> None:
+        """They save a checkpoint and end; a launcher that has the signal itself would kill them after half a minute."""
+        nonlocal terminated
+        terminated = True
+        for worker in workers_of(training.pid) if run.recipe.train.launch else [training.pid]:
+            os.kill(worker, number)
+
     with terminal_handle() as terminal:
-        code = subprocess.run(command, stdout=terminal, stderr=subprocess.STDOUT).returncode
+        training = subprocess.Popen(command, stdout=terminal, stderr=subprocess.STDOUT)
+        before = signal.signal(signal.SIGTERM, pass_on)
+        try:
+            code = training.wait()
+        except BaseException:
+            training.kill()
+            raise
+        finally:
+            signal.signal(signal.SIGTERM, before)
+    if terminated and code:
+        raise SystemExit(128 + signal.SIGTERM)
     if code == 2:
         raise SystemExit(2)  # the worker has said why
     if code:
         raise UserError(f"training ended with exit code {code}; see {run.log('train')}, then run again: it continues")
+
+
+def workers_of(launcher: int) -> list[int]:
+    """The processes that `accelerate launch` has started and that live."""
+    import psutil  # noqa: PLC0415 - comes with accelerate
+
+    with suppress(psutil.NoSuchProcess):
+        return [child.pid for child in psutil.Process(launcher).children()]
+    return []
 
 
 def launch_command(launch: dict[str, Any], folder: str) -> list[str]:

@@ -3,6 +3,7 @@
 import difflib
 import json
 import shutil
+import signal
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -31,12 +32,14 @@ from r1distill.run import Clock, Run
 from r1distill.store import write_json
 from r1distill.train.data import Data, load_data
 from r1distill.train.distill import DistillTrainer
+from r1distill.train.interruption import SaveOnTerminate
 from r1distill.train.render import IGNORED, prepare_tokenizer
 from r1distill.train.schedules import all_values
 from r1distill.train.teacher_cache import MANIFEST, TeacherCache, vocabulary_sha256
 from r1distill.train_sections import Train, chat_template_text
 
 OURS = ("output_dir", "max_length", "dataset_text_field", "assistant_only_loss", "completion_only_loss")
+TERMINATED = 128 + signal.SIGTERM  # as a shell says it
 STATE = "trainer_state.json"  # the last file that transformers writes into a checkpoint
 
 
@@ -73,7 +76,11 @@ def train(run: Run) -> dict[str, Any]:
         checkpoint = last_whole_checkpoint(Path(str(arguments.output_dir)))
     if main:
         say(describe(trainer, data, checkpoint))
+    ending = SaveOnTerminate(trainer)
+    trainer.add_callback(ending)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if ending.stopped:
+        raise SystemExit(TERMINATED)
     save_student(run, trainer, tokenizer, main)
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     return {
@@ -227,6 +234,9 @@ def last_whole_checkpoint(folder: Path) -> Path | None:
 def save_student(run: Run, trainer: DistillTrainer, tokenizer: PreTrainedTokenizerBase, main: bool) -> None:
     """The final model as `vllm serve` opens it: whole, merged, in bfloat16, with the template and both end tokens."""
     temporary = run.folder / ".student"
+    if trainer.is_fsdp_enabled:
+        # checkpoints are in shards; of these save_model would write nothing
+        trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")  # type: ignore[union-attr]
     trainer.save_model(str(temporary))  # gathers the shards of FSDP and DeepSpeed; every process takes part
     if not main:
         return
