@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from r1distill.errors import UserError
@@ -43,6 +43,20 @@ class Recipe(Section):
     filter: Filter = Filter()
     train: Train
     eval: Eval = Eval()
+
+    @model_validator(mode="after")
+    def student_can_be_scored(self) -> "Recipe":
+        if (
+            self.train.peft is not None
+            and not self.train.merge_adapter
+            and self.eval.tasks
+            and "student" in self.eval.models
+        ):
+            raise ValueError(
+                "train.merge_adapter = false leaves an adapter, which eval cannot score: set it to true, or take "
+                '"student" out of eval.models'
+            )
+        return self
 
 
 def find_recipe(name: str) -> Path:

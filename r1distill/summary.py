@@ -10,6 +10,7 @@ from r1distill.console import clock, console, say
 from r1distill.pipeline import STAGE_NAMES
 from r1distill.run import Run
 from r1distill.store import read_json, write_json
+from r1distill.train.card import write_card
 
 
 def summarise(run: Run) -> dict[str, Any]:
@@ -32,6 +33,8 @@ def summarise(run: Run) -> dict[str, Any]:
 def write_summary(run: Run) -> dict[str, Any]:
     summary = summarise(run)
     write_json(run.summary, summary)
+    if summary["student"]:
+        write_card(run, summary)
     return summary
 
 

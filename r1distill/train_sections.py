@@ -104,7 +104,9 @@ class Train(Section):
     args: dict[str, Any] = {}
     """Passed to `trl.SFTConfig`."""
     peft: dict[str, Any] | None = None
-    """Passed to `peft.LoraConfig`; absent is full fine-tuning. The saved student is merged."""
+    """Passed to `peft.LoraConfig`; absent is full fine-tuning."""
+    merge_adapter: bool = True
+    """Save the student of a LoRA training whole, with the adapter in it (and the adapter beside it); false: the adapter alone."""
     kl: Kl | None = None
     """The divergence from the teacher; absent is plain fine-tuning."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)

@@ -17,7 +17,7 @@ import tiny_model
 
 from r1distill.errors import UserError
 from r1distill.prompting import load_prompt
-from r1distill.recipe import Recipe
+from r1distill.recipe import Recipe, validated
 from r1distill.resources import find_file
 from r1distill.run import Run
 from r1distill.train import trainer
@@ -132,12 +132,30 @@ def test_a_lora_student_is_saved_merged_and_overlong_examples_are_counted(tmp_pa
 
 
 @pytest.mark.slow
+def test_an_adapter_can_be_left_as_one(tmp_path: Path, tiny_student: Path) -> None:
+    from peft import AutoPeftModelForCausalLM
+
+    peft = {"r": 4, "target_modules": "all-linear"}
+    run = make_run(tmp_path / "run", tiny_student, repeat=2, peft=peft, merge_adapter=False)
+    assert train(run).returncode == 0
+    assert not (run.student / "config.json").exists()
+    assert AutoPeftModelForCausalLM.from_pretrained(run.student).active_adapters == ["default"]
+    with pytest.raises(UserError, match=r"train\.merge_adapter = false leaves an adapter, which eval cannot score"):
+        validated(Recipe, {**run.recipe.model_dump(), "eval": {"tasks": ["quickstart"]}}, Path("r.toml"))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (
             {"args": {"learning_rat": 1}},
             "train.args.learning_rat: SFTConfig has no such option; did you mean learning_rate?",
+        ),
+        ({"args": {"report_to": "tensorbord"}}, "train.args.report_to = tensorbord: tensorbord is not supported"),
+        (
+            {"args": {"report_to": "comet_ml"}},
+            "train.args.report_to = comet_ml: CometCallback requires comet-ml to be installed",
         ),
         ({"peft": {"rank": 4}}, "train.peft.rank: LoraConfig has no such option"),
         ({"max_length": 4096}, "train.max_length = 4096 is more than the 512 positions"),

@@ -22,6 +22,7 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.integrations import get_reporting_integration_callbacks
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from trl.trainer.sft_config import SFTConfig
 
@@ -155,7 +156,7 @@ def sft_config(run: Run) -> SFTConfig:
         "use_cpu": not torch.accelerator.is_available(),
     }
     try:
-        return SFTConfig(
+        arguments = SFTConfig(
             **{**defaults, **settings.args},
             output_dir=str(run.student / "checkpoints"),
             # of a pack; examples that are longer are gone by then, and without packing TRL wants none for padding_free
@@ -163,6 +164,12 @@ def sft_config(run: Run) -> SFTConfig:
         )
     except (ValueError, TypeError) as error:
         raise UserError(f"[train.args]: {' '.join(str(error).split())}") from error
+    for tracker in arguments.report_to:
+        try:
+            get_reporting_integration_callbacks([tracker])[0]()
+        except (ValueError, RuntimeError, ImportError) as error:
+            raise UserError(f"train.args.report_to = {tracker}: {' '.join(str(error).split())}") from None
+    return arguments
 
 
 def check_options(settings: Train) -> None:
@@ -241,17 +248,17 @@ def save_student(run: Run, trainer: DistillTrainer, tokenizer: PreTrainedTokeniz
     if not main:
         return
     settings = run.recipe.train
-    if settings.peft is not None:
+    if settings.peft is not None and settings.merge_adapter:
         base = load_model(settings)
         model = PeftModel.from_pretrained(base, str(temporary)).merge_and_unload()
         shutil.move(temporary, run.student / "adapter")
         save_whole(model, temporary, settings)
-    elif settings.dtype != "bfloat16":
+    elif settings.peft is None and settings.dtype != "bfloat16":
         save_whole(AutoModelForCausalLM.from_pretrained(temporary, dtype=torch.bfloat16), temporary, settings)
     tokenizer.save_pretrained(temporary)
     generation_config(settings, tokenizer).save_pretrained(temporary)
-    # config.json last: a folder that has it is complete
-    for file in sorted(temporary.iterdir(), key=lambda path: path.name == "config.json"):
+    # config.json (adapter_config.json) last: a folder that has it is complete
+    for file in sorted(temporary.iterdir(), key=lambda path: path.name in ("config.json", "adapter_config.json")):
         file.replace(run.student / file.name)
     temporary.rmdir()
     write_json(run.student / "training_log.json", trainer.state.log_history)

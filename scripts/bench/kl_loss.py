@@ -1,14 +1,16 @@
 """Peak memory and seconds of the KL loss, forward and backward, beside the losses of other libraries, and who is right.
 
-    python scripts/bench/kl_loss.py [--tokens 512] [--vocabulary 151936] [--hidden 896] [--k 64] [--rounds 3]
+    python scripts/bench/kl_loss.py [--tokens 512 2048] [--vocabulary 151936] [--hidden 896] [--k 64] [--rounds 3]
 
-Every contestant starts from hidden states (N, H) and a head (V, H) and ends with their gradients, in a process of its own.
-Dense ones get the teacher as hidden states and a head and project it themselves; sparse ones get its k likeliest tokens.
-Ours and DistillKit's way compute the cross-entropy too where that is said. Memory is the kernel's peak over what the inputs
-take, the gradients included; seconds are the median. Those that are not installed are named.
+Every contestant starts from hidden states (N, H) and a head (V, H) and ends with their gradients, in a process of its own,
+in turns. Dense ones get the teacher as hidden states and a head and project it themselves; sparse ones get its k likeliest
+tokens. Ours is shown with and without the cross-entropy. Memory is the process's peak over what the inputs take, the
+gradients included; seconds are the median. Those that are not installed are named (Liger and torchtune are on the package
+index; DistillKit is a checkout on the path).
 
-Then, on 64 tokens: how far the gradient is from one in float64, KL(p || p) at T = 1, 2 and 5, finite differences against
-the gradient at T = 2, and p = 1 - 1e-9.
+Then, small: how far the gradient is from the dense formula's in float64; KL(p || p) at T = 1, 2 and 5, in nats a token, and
+the norm of its gradient where the loss is a cross-entropy; the slope of finite differences over the gradient at T = 2;
+and whether p = 1 stays finite.
 """
 
 import argparse
@@ -118,6 +120,19 @@ def torchtune() -> Loss:
     return loss
 
 
+def distillkit(missing: str) -> Loss:
+    from distillkit.lossfuncs.common import MissingProbabilityHandling  # noqa: PLC0415  # pyright: ignore[reportMissingImports]
+    from distillkit.lossfuncs.kl import sparse_kl_div  # noqa: PLC0415  # pyright: ignore[reportMissingImports]
+
+    def loss(hidden: Tensor, weight: Tensor, labels: Tensor, teacher: Teacher, temperature: float) -> Tensor:
+        return temperature**2 * sparse_kl_div(
+            (hidden @ weight.mT)[None], teacher.ids[None], teacher.logprobs[None], temperature=temperature,
+            missing=MissingProbabilityHandling(missing), chunk_length=256,
+        )  # fmt: skip
+
+    return loss
+
+
 CONTESTANTS: dict[str, tuple[str | None, Callable[[], Loss]]] = {
     "r1distill, CE + KL": (None, lambda: ours("conditional", True)),
     "r1distill, KL": (None, lambda: ours("conditional", False)),
@@ -126,6 +141,8 @@ CONTESTANTS: dict[str, tuple[str | None, Callable[[], Loss]]] = {
     "TRL chunked divergence": ("trl", trl_chunked),
     "Liger fused JSD": ("liger_kernel", liger),
     "torchtune chunked KL": ("torchtune", torchtune),
+    "DistillKit sparse, zero": ("distillkit", lambda: distillkit("zero")),
+    "DistillKit sparse, uniform": ("distillkit", lambda: distillkit("symmetric_uniform")),
 }
 
 
@@ -152,12 +169,12 @@ def status(key: str) -> int:
     return int(line.split()[1])
 
 
-def measure(name: str, options: argparse.Namespace) -> None:
+def measure(name: str, tokens: int, options: argparse.Namespace) -> None:
     """In a process of its own: prints seconds and peak MiB over the inputs."""
     loss = CONTESTANTS[name][1]()
     small = inputs(8, 1000, options.hidden, 8)
     loss(*small, 1.0).backward()  # warms up the imports and the kernels
-    hidden, weight, labels, teacher = inputs(options.tokens, options.vocabulary, options.hidden, options.k)
+    hidden, weight, labels, teacher = inputs(tokens, options.vocabulary, options.hidden, options.k)
     before = status("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
     seconds = []
@@ -179,7 +196,7 @@ def check(name: str) -> dict[str, Any]:
         [gradient] = torch.autograd.grad(value, [hidden])
         return float(value.detach()), gradient
 
-    is_sparse = "r1distill" in name
+    is_sparse = "r1distill" in name or "sparse" in name
     k = 2000 if is_sparse else 8  # the whole vocabulary: its gradient is then that of the dense formula
     case = inputs(64, 2000, 64, k)
     hidden, weight, labels, teacher = inputs(64, 2000, 64, k, torch.float64)
@@ -193,7 +210,8 @@ def check(name: str) -> dict[str, Any]:
         same = (*same[:3], Teacher(same[3].hidden, same[1].detach(), ids, logprobs))
         try:
             value, gradient = run(temperature, same)
-            found[f"KL(p||p), T = {temperature:g}"] = f"{value / 64:.1e}"
+            size = f"gradient {float(gradient.norm()):.0e}" if "torchtune" in name else f"{value / 64:.1e}"
+            found[f"KL(p||p), T = {temperature:g}"] = size
         except NotImplementedError as error:
             found[f"KL(p||p), T = {temperature:g}"] = str(error)
     try:
@@ -219,38 +237,45 @@ def check(name: str) -> dict[str, Any]:
     return found
 
 
+def in_a_process(*arguments: str) -> dict[str, Any]:
+    """What it printed, or {"failed": its last line}."""
+    done = subprocess.run([sys.executable, __file__, *sys.argv[1:], *arguments], capture_output=True, text=True)
+    if done.returncode:
+        return {"failed": (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1][:60]}
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tokens", type=int, default=512)
+    parser.add_argument("--tokens", type=int, nargs="+", default=[512, 2048])
     parser.add_argument("--vocabulary", type=int, default=151_936)
     parser.add_argument("--hidden", type=int, default=896)
     parser.add_argument("--k", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--check", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        return measure(options.one, options)
+        return measure(options.one[0], int(options.one[1]), options)
     if options.check:
         return print(json.dumps(check(options.check)))
-    print(f"N = {options.tokens:,}, H = {options.hidden:,}, V = {options.vocabulary:,}, K = {options.k}")
-    present = {
-        name: package for name, (package, _) in CONTESTANTS.items() if not package or importlib.util.find_spec(package)
-    }
-    for name in CONTESTANTS:
-        if name not in present:
-            print(f"{name:26} not installed")
-            continue
-        done = subprocess.run([sys.executable, __file__, *sys.argv[1:], "--one", name], capture_output=True, text=True)
-        if done.returncode:
-            print(f"{name:26} failed: {done.stderr.strip().splitlines()[-1][:90]}")
-            continue
-        found = json.loads(done.stdout.strip().splitlines()[-1])
-        print(f"{name:26} {found['seconds']:7.1f} s {found['mib']:8,.0f} MiB", flush=True)
+    present = [name for name, (package, _) in CONTESTANTS.items() if not package or importlib.util.find_spec(package)]
+    for name in CONTESTANTS.keys() - present:
+        print(f"{name}: not installed")
+    for tokens in options.tokens:
+        print(f"\nN = {tokens:,}, H = {options.hidden:,}, V = {options.vocabulary:,}, K = {options.k}")
+        found = {name: in_a_process("--one", name, str(tokens)) for name in present}
+        first = found[next(iter(CONTESTANTS))]
+        for name, one in found.items():
+            if "failed" in one:
+                print(f"  {name:28} {one['failed']}")
+                continue
+            ratios = f"{one['seconds'] / first['seconds']:5.2f}x {one['mib'] / first['mib']:5.2f}x"
+            print(f"  {name:28} {one['seconds']:7.1f} s {one['mib']:8,.0f} MiB   {ratios}", flush=True)
     for name in (name for name in present if "CE" not in name):  # the checks are of the KL
-        done = subprocess.run([sys.executable, __file__, "--check", name], capture_output=True, text=True)
-        lines = (done.stdout if not done.returncode else done.stderr).strip().splitlines()
-        print(f"{name:26} {lines[-1][:200]}")
+        print(f"\n{name}")
+        for what, value in in_a_process("--check", name).items():
+            print(f"  {what:18} {value}", flush=True)
 
 
 if __name__ == "__main__":
