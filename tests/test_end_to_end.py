@@ -159,6 +159,19 @@ def test_the_dataset_opens_with_load_dataset_and_the_student_with_transformers(f
 
 
 @pytest.mark.slow
+def test_the_student_has_a_card_of_what_made_it_and_how_it_scores(finished: tuple[Path, str]) -> None:
+    folder, _ = finished
+    summary = json.loads((folder / "summary.json").read_text())
+    card = (folder / "student" / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: transformers\n"), "the student is a folder, which the Hub does not know"
+    low, high = summary["ci95"]["student"]
+    assert f"| sums | student | {summary['accuracy']['student']:.1%} | {low:.1%} – {high:.1%} | 2 |" in card
+    assert f"| kept | {summary['funnel']['kept']} |" in card
+    counts = summary["stages"]["train"]["counts"]
+    assert f"| tokens, of which taught | {counts['tokens']:,}, {counts['supervised_tokens']:,} |" in card
+    assert json.loads(card.partition("```json\n")[2].partition("```")[0])["train"]["max_length"] == 256
+
+
 def test_a_person_sees_progress_examples_and_a_summary_and_no_library_noise(finished: tuple[Path, str]) -> None:
     folder, printed = finished
     for expected in ("the first trace:", "the first example", "pass@1", "funnel:", "tokens/s", "serve it:"):

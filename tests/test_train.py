@@ -102,8 +102,10 @@ def test_training_killed_in_the_middle_continues_and_ends_as_if_it_had_not_been(
         {entry["step"]: entry["loss"] for entry in uninterrupted if "loss" in entry}, abs=1e-3
     )
     assert len(losses) == STEPS
-    counts = json.loads((run.folder / "stages" / "train-result.json").read_text())
-    assert counts == json.loads((whole.folder / "stages" / "train-result.json").read_text())
+    counts, expected = (json.loads((each.folder / "stages" / "train-result.json").read_text()) for each in (run, whole))
+    assert expected.pop("peak_memory_gib") > 0
+    assert counts.pop("peak_memory_gib") > 0
+    assert counts == expected
     assert counts["steps"] == STEPS
     assert counts["last_loss"] < counts["first_loss"] / 3
 
@@ -155,7 +157,7 @@ def test_an_adapter_can_be_left_as_one(tmp_path: Path, tiny_student: Path) -> No
         ({"args": {"report_to": "tensorbord"}}, "train.args.report_to = tensorbord: tensorbord is not supported"),
         (
             {"args": {"report_to": "comet_ml"}},
-            "train.args.report_to = comet_ml: CometCallback requires comet-ml to be installed",
+            "train.args.report_to = comet_ml: CometCallback requires comet-ml",
         ),
         ({"peft": {"rank": 4}}, "train.peft.rank: LoraConfig has no such option"),
         ({"max_length": 4096}, "train.max_length = 4096 is more than the 512 positions"),

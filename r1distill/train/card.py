@@ -35,6 +35,7 @@ def model_card(run: Run, recipe: dict[str, Any], summary: dict[str, Any], log: l
         "examples": f"{counts.get('examples', 0):,}",
         "tokens, of which taught": f"{counts.get('tokens', 0):,}, {counts.get('supervised_tokens', 0):,}",
         "steps": f"{counts.get('steps', 0):,}",
+        "peak memory of a process": f"{counts.get('peak_memory_gib', 0):.1f} GiB",
         "method": "LoRA" if settings.peft else "full fine-tuning",
         "learning rate": f"{max((entry['learning_rate'] for entry in steps), default=0):g} at its peak",
         **{f"{name}, first and last": ends(steps, name) for name in ("loss", "ce", "kl") if ends(steps, name)},

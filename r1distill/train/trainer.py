@@ -2,8 +2,10 @@
 
 import difflib
 import json
+import resource
 import shutil
 import signal
+import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -92,7 +94,15 @@ def train(run: Run) -> dict[str, Any]:
         "steps": trainer.state.global_step,
         "first_loss": losses[0] if losses else None,
         "last_loss": losses[-1] if losses else None,
+        "peak_memory_gib": round(peak_memory_bytes() / 2**30, 2),
     }
+
+
+def peak_memory_bytes() -> int:
+    """Of this process on its GPU, or in all where it has none."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def open_cache(run: Run, tokenizer: PreTrainedTokenizerBase) -> TeacherCache:
