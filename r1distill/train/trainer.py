@@ -174,7 +174,7 @@ def sft_config(run: Run) -> SFTConfig:
         )
     except (ValueError, TypeError) as error:
         raise UserError(f"[train.args]: {' '.join(str(error).split())}") from error
-    for tracker in arguments.report_to:
+    for tracker in arguments.report_to or []:
         try:
             get_reporting_integration_callbacks([tracker])[0]()
         except (ValueError, RuntimeError, ImportError) as error:
