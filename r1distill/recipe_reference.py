@@ -6,11 +6,13 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from r1distill.recipe import Recipe, section_of
+from r1distill.train_sections import Schedule
 
 
 def reference() -> str:
     """The recipe reference of README.md, in Markdown."""
     rows = ["| key | type | default | meaning |", "| --- | --- | --- | --- |", *reference_rows(Recipe, "")]
+    rows += [heading("a schedule", Schedule), *reference_rows(Schedule, "")]
     return "\n".join(rows) + "\n"
 
 
@@ -19,24 +21,33 @@ def reference_rows(model: type[BaseModel], prefix: str) -> list[str]:
     rows, below = [], []
     for name, field in model.model_fields.items():
         section = section_of(field)
-        if section is None:
+        if section is None or section is Schedule:
             rows.append(reference_row(f"{prefix}{name}", field))
         else:
-            below.append(f"| **[{prefix}{name}]** | | | {' '.join((section.__doc__ or '').split())} |")
+            below.append(heading(f"[{prefix}{name}]", section))
             below += reference_rows(section, f"{prefix}{name}.")
     return rows + below
 
 
+def heading(name: str, section: type[BaseModel]) -> str:
+    return f"| **{name}** | | | {cell(section.__doc__)} |"
+
+
+def cell(text: str | None) -> str:
+    return " ".join((text or "").split()).replace("|", "\\|")
+
+
 def reference_row(name: str, field: FieldInfo) -> str:
     default = "required" if field.is_required() else f"`{toml_value(field.default)}`"
-    description = " ".join((field.description or "").split()).replace("|", "\\|")
-    return f"| `{name}` | {type_name(field.annotation)} | {default} | {description} |"
+    return f"| `{name}` | {type_name(field.annotation)} | {default} | {cell(field.description)} |"
 
 
 def type_name(annotation: Any) -> str:
     """A type as a person writes it: `int`, `list of str`, `"a" or "b"`."""
     if annotation is type(None) or annotation is Any:
         return ""
+    if annotation is Schedule:
+        return "a schedule"
     if isinstance(annotation, type) and not get_args(annotation):
         return annotation.__name__
     arguments = get_args(annotation)
@@ -59,4 +70,7 @@ def toml_value(value: Any) -> str:
         return '"' + value.replace("\n", "\\n") + '"'
     if isinstance(value, list):
         return "[" + ", ".join(map(toml_value, value)) + "]"
+    if isinstance(value, Schedule):
+        given = value.model_dump(exclude_none=True)
+        return "{ " + ", ".join(f"{key} = {toml_value(entry)}" for key, entry in given.items()) + " }"
     return "{}" if value == {} else str(value)
