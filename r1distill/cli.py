@@ -123,6 +123,17 @@ def serve(
 
 
 @app.command()
+def doctor(
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+) -> None:
+    """Everything that can be known to be wrong before an hour is spent; exit code 2 where something is."""
+    run = room("run").Run(room("recipe").load_recipe(room("recipe").find_recipe(recipe), overrides or []))
+    raise typer.Exit(room("doctor.command").doctor(run, as_json=as_json))
+
+
+@app.command()
 def verify(
     recipe: Annotated[
         str | None, typer.Argument(metavar="[RECIPE]", help="As for the other stages.", show_default=False)

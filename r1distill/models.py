@@ -53,4 +53,7 @@ def check_model_name(name: str, key: str) -> None:
         hub.hf_hub_download(name, "config.json")
     except (OSError, ValueError) as error:  # not found, gated, offline without a cached copy
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{key} = {name}: no folder of that name, and not to be had from the Hub: {reason}") from None
+        raise UserError(
+            f"{key} = {name}: no folder of that name, and not to be had from the Hub: {reason.rstrip('.')}; "
+            "download it where the Hub can be reached, or give the folder where it is"
+        ) from None

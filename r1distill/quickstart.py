@@ -29,15 +29,20 @@ def cache_folder() -> Path:
     return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "r1distill"
 
 
-def embedded_model(name: str) -> Path:
-    """The folder of an embedded model, converted on first use (about 20 s). Raises UserError if its source is missing."""
+def embedded_folder(name: str) -> Path:
+    """Where an embedded model is once it was converted. Raises UserError if its source is missing."""
     if name not in NAMES:
         raise UserError(f"unknown embedded model {name}; there are {' and '.join(NAMES)}")
-    source = gguf_path()
-    is_teacher = name == "quickstart:teacher"
-    folder = cache_folder() / f"{name.removeprefix('quickstart:')}-{cache_key(source, is_teacher)}"
+    key = cache_key(gguf_path(), name == "quickstart:teacher")
+    return cache_folder() / f"{name.removeprefix('quickstart:')}-{key}"
+
+
+def embedded_model(name: str) -> Path:
+    """The folder of an embedded model, converted on first use (about 20 s). Raises UserError if its source is missing."""
+    folder = embedded_folder(name)
     if folder.is_dir():
         return folder
+    is_teacher = name == "quickstart:teacher"
     require_packages(f"converting {name}", "torch", "transformers", "gguf", *(["peft"] if is_teacher else []))
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (folder.parent / ".lock").open("w") as lock:
@@ -45,7 +50,7 @@ def embedded_model(name: str) -> Path:
         if not folder.is_dir():
             temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".converting-"))
             try:
-                convert(source, temporary, is_teacher)
+                convert(gguf_path(), temporary, is_teacher)
                 os.replace(temporary, folder)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)

@@ -87,8 +87,8 @@ class Train(Section):
     """Type of the weights while training; float32 with `args.bf16 = true` is mixed precision."""
     max_length: int = Field(default=32768, ge=8)
     """Longest example, prompt and reply, in tokens."""
-    overlong: Literal["drop", "error"] = "drop"
-    """What happens to longer ones. They are counted, and never cut: a cut answer teaches not to answer."""
+    overlong: Literal["drop", "error", "truncate"] = "drop"
+    """What happens to longer ones; counted either way. What `truncate` leaves of one teaches neither its answer nor its end."""
     chat_template: str | None = None
     """A Jinja file that replaces the tokenizer's template, here and in the saved student."""
     eos_token: str | None = None

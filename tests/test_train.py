@@ -176,6 +176,24 @@ def test_what_cannot_be_trained_is_said_in_one_line(
     assert message in str(raised.value)
 
 
+def test_the_rope_of_the_recipe_reaches_the_frequencies_and_the_saved_config(
+    tmp_path: Path, tiny_student: Path
+) -> None:
+    """Setting `config.rope_theta` would change nothing in transformers 5."""
+    import torch
+
+    rope = {"rope_type": "default", "rope_theta": 3e5}
+    shipped = trainer.load_model(make_run(tmp_path / "shipped", tiny_student).recipe.train)
+    run = make_run(tmp_path / "run", tiny_student, rope_parameters=rope, max_position_embeddings=4096, max_length=4096)
+    model = trainer.load_model(run.recipe.train)
+    expected = 3e5 ** -(torch.arange(0, 64, 2) / 64)
+    torch.testing.assert_close(model.model.rotary_emb.inv_freq, expected)
+    assert not torch.allclose(shipped.model.rotary_emb.inv_freq, expected)
+    model.save_pretrained(tmp_path / "saved")
+    config = json.loads((tmp_path / "saved" / "config.json").read_text())
+    assert (config["rope_parameters"], config["max_position_embeddings"]) == (rope, 4096)
+
+
 def test_a_checkpoint_without_its_state_is_removed_and_the_one_before_is_used(tmp_path: Path) -> None:
     for step, state in ((5, "{}"), (10, '{"half'), (15, None)):
         folder = tmp_path / f"checkpoint-{step}"

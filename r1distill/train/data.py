@@ -1,15 +1,18 @@
-"""The dataset of the run as token ids: rendered, checked, and without what is too long."""
+"""The dataset of the run as token ids: rendered, every example checked, and none longer than the student reads."""
 
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, load_dataset
+from datasets import Dataset, DatasetDict, load_dataset
 
 from r1distill.errors import UserError
+from r1distill.prompting import THINK_END
 from r1distill.store import file_sha256
-from r1distill.train.render import IGNORED, check_example, render_example, render_sampled
+from r1distill.train.render import IGNORED, Example, check_example, cut, malformed, render_example, render_sampled
 from r1distill.train.teacher_cache import MANIFEST, NO_ROW, TeacherCache
 
 
@@ -19,10 +22,17 @@ class Data:
 
     train: Dataset
     validation: Dataset | None
-    overlong: int
-    tokens: int
+    overlong_dropped: int
+    overlong_truncated: int
+    cut_in_thinking: int  # of those truncated; they teach no answer
+    malformed: dict[str, int]  # left out, by reason
+    lengths: list[int]  # tokens of each example of `train`
     supervised_tokens: int
     with_rows: int  # examples of `train` whose tokens have distributions
+
+    @property
+    def tokens(self) -> int:
+        return sum(self.lengths)
 
 
 def load_data(
@@ -36,7 +46,7 @@ def load_data(
     processes: int | None,
     teacher_cache: Path | None = None,
 ) -> Data:
-    """Raises UserError when nothing is left, and for overlong examples with `overlong = "error"`.
+    """Raises UserError where an example is not taught as it should be, and for overlong ones with `overlong = "error"`.
 
     With a `teacher_cache` the examples are the very tokens that were sampled, and each knows its row there.
     """
@@ -46,38 +56,30 @@ def load_data(
         if (folder / f"{split}.parquet").exists()
     }
     loaded = load_dataset("parquet", data_files=files, cache_dir=str(work))
-    first = loaded["train"][0]
-    check_example(
-        tokenizer, render_example(tokenizer, first["prompt"], first["completion"], prefill), first["completion"]
-    )
-
     # decides the fingerprint under which `datasets` keeps the result
     made_by = None if teacher_cache is None else file_sha256(teacher_cache / MANIFEST)
 
     def to_ids(row: dict[str, Any], made_by: str | None) -> dict[str, Any]:
-        example, rows = None, None
-        if teacher_cache is not None:
-            found = opened(teacher_cache).tokens_of(row["problem_id"], row["sample"])
-            if found is not None:
-                sampled, first = found[0].tolist(), found[1]
-                whole = render_sampled(tokenizer, row["prompt"], row["completion"], prefill, sampled, first)
-                example, rows = whole or (None, None)
-        example = example or render_example(tokenizer, row["prompt"], row["completion"], prefill)
-        supervised = sum(label != IGNORED for label in example.labels)
-        return {
-            "input_ids": example.input_ids,
-            "labels": example.labels,
-            **({} if teacher_cache is None else {"teacher_row": rows or [NO_ROW] * len(example.labels)}),
-            "has_rows": rows is not None,
-            "length": len(example.labels),
-            "supervised": supervised,
-        }
+        example, rows = tokenised(row, tokenizer, prefill, teacher_cache)
+        found = checked(row, example, tokenizer, max_length if overlong == "truncate" else None)
+        if teacher_cache is None:
+            return found
+        length = found["length"]
+        return {**found, "teacher_row": (rows or [NO_ROW] * length)[:length], "has_rows": rows is not None}
 
-    tokenised = loaded.map(
+    mapped = loaded.map(
         to_ids, remove_columns=loaded["train"].column_names, num_proc=processes, fn_kwargs={"made_by": made_by}
     )
-    kept = tokenised.filter(lambda length: length <= max_length, input_columns="length")
-    n_overlong = sum(tokenised[split].num_rows - kept[split].num_rows for split in files)
+    faults = [fault for fault in of_splits(mapped, "fault") if fault]
+    if faults:
+        examples = sum(mapped.num_rows.values())
+        raise UserError(f"{len(faults)} of {examples} examples cannot be taught; the first is {faults[0]}")
+    reasons = Counter(reason for reason in of_splits(mapped, "malformed") if reason)
+    sound = mapped.filter(lambda reason: not reason, input_columns="malformed")
+    if not sound["train"].num_rows:
+        raise UserError(f"{folder}: no example is left, all are malformed: {dict(reasons)}; sample others")
+    kept = sound.filter(lambda length: length <= max_length, input_columns="length")
+    n_overlong = sum(sound.num_rows.values()) - sum(kept.num_rows.values())
     if n_overlong and overlong == "error":
         raise UserError(
             f'{n_overlong} examples are longer than train.max_length = {max_length}; raise it, or set train.overlong = "drop"'
@@ -88,11 +90,63 @@ def load_data(
     return Data(
         train=kept["train"].select_columns(columns),
         validation=kept["validation"].select_columns(columns) if "validation" in files else None,
-        overlong=n_overlong,
-        tokens=sum(kept["train"]["length"]),
+        overlong_dropped=n_overlong,
+        overlong_truncated=sum(of_splits(kept, "cut")),
+        cut_in_thinking=sum(of_splits(kept, "cut_in_thinking")),
+        malformed=dict(reasons),
+        lengths=list(kept["train"]["length"]),
         supervised_tokens=sum(kept["train"]["supervised"]),
-        with_rows=sum(kept["train"]["has_rows"]),
+        with_rows=0 if teacher_cache is None else sum(kept["train"]["has_rows"]),
     )
+
+
+def of_splits(dataset: DatasetDict, column: str) -> Iterator[Any]:
+    for split in dataset.values():
+        yield from split[column]
+
+
+def tokenised(
+    row: dict[str, Any], tokenizer: Any, prefill: str, teacher_cache: Path | None
+) -> tuple[Example, list[int] | None]:
+    """An example, and the row of each of its tokens in the cache where it has them."""
+    if teacher_cache is not None:
+        found = opened(teacher_cache).tokens_of(row["problem_id"], row["sample"])
+        if found is not None:
+            sampled, first = found[0].tolist(), found[1]
+            with_rows = render_sampled(tokenizer, row["prompt"], row["completion"], prefill, sampled, first)
+            if with_rows is not None:
+                return with_rows
+    return render_example(tokenizer, row["prompt"], row["completion"], prefill), None
+
+
+def checked(row: dict[str, Any], example: Example, tokenizer: Any, cut_at: int | None) -> dict[str, Any]:
+    """The row of the tokenised dataset, with all that is counted, and what is wrong with it.
+
+    An example longer than `cut_at` is cut there, unless its prompt alone is: then nothing would be taught.
+    """
+    reply = row["completion"]
+    reason = malformed(tokenizer, example, reply)
+    fault = ""
+    if reason is None:
+        try:
+            check_example(tokenizer, example, reply)
+        except UserError as error:  # a column, so that it is known how many there are
+            fault = f"problem {row.get('problem_id')}, sample {row.get('sample')}: {error}"
+    is_cut = cut_at is not None and len(example.labels) > cut_at and example.labels[cut_at - 1] != IGNORED
+    if is_cut:
+        assert cut_at is not None
+        example = cut(example, cut_at)
+    taught = [label for label in example.labels if label != IGNORED]
+    return {
+        "input_ids": example.input_ids,
+        "labels": example.labels,
+        "length": len(example.labels),
+        "supervised": len(taught),
+        "cut": is_cut,
+        "cut_in_thinking": is_cut and THINK_END in reply and THINK_END not in tokenizer.decode(taught),
+        "malformed": reason or "",
+        "fault": fault,
+    }
 
 
 @cache

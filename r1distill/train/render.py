@@ -4,6 +4,7 @@ Prompt and reply are rendered and tokenised apart and joined as ids. A template 
 delete the reasoning (R1-Distill's does), add a second beginning-of-text token or leave the end token unsupervised.
 """
 
+import unicodedata
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,25 +101,53 @@ def render_sampled(
     return example, [NO_ROW] * len(before) + rows[: len(sampled)] + [end_row]
 
 
+def cut(example: Example, max_length: int) -> Example:
+    """The first `max_length` tokens. The end token is cut off with the rest, so the student is not taught to stop there."""
+    return Example(example.input_ids[:max_length], example.labels[:max_length])
+
+
+def malformed(tokenizer: Any, example: Example, reply: str) -> str | None:
+    """What is wrong with a reply itself, whatever the template: the reason to leave it out, or None."""
+    if not reply.strip():
+        return "empty"
+    if tokenizer.eos_token_id in [label for label in example.labels[:-1] if label != IGNORED]:
+        return "end_token_inside"  # the student would be taught to stop in the middle
+    return None
+
+
 def check_example(tokenizer: Any, example: Example, reply: str) -> None:
     """Raise UserError unless the whole reply, its tags and its end token are supervised, once, and the prompt is not."""
-    supervised = [label for label in example.labels if label != IGNORED]
-    text = tokenizer.decode(supervised, skip_special_tokens=False)
+    boundary = next((index for index, label in enumerate(example.labels) if label != IGNORED), len(example.labels))
+    supervised = example.labels[boundary:]
     name = tokenizer.name_or_path
+    if not boundary or supervised != example.input_ids[boundary:]:
+        raise UserError(
+            f"{name}: the labels are not the reply, whole and in its place: taught is from token {boundary} on"
+        )
+    text = tokenizer.decode(supervised, skip_special_tokens=False, clean_up_tokenization_spaces=False)
     for tag in (THINK_START, THINK_END):
         if tag in reply and tag not in text:
             raise UserError(
                 f"{name}: {tag} is not supervised; its tokenizer drops it, use another student or chat template"
+            )
+        if text.count(tag) != reply.count(tag):
+            raise UserError(
+                f"{name}: {tag} is supervised {text.count(tag)} times and is {reply.count(tag)} times in the reply"
             )
     if not supervised or supervised[-1] != tokenizer.eos_token_id:
         raise UserError(
             f"{name}: the end token {tokenizer.eos_token} is not supervised, so the student would not learn to stop"
         )
     answer = reply.rpartition(THINK_END)[2].strip()
-    if "".join(answer.split()) not in "".join(text.split()):
+    if plain(answer) not in plain(text):
         raise UserError(f"{name}: the answer {answer[:80]!r} is not what the labels decode to: {text[-120:]!r}")
     beginning = tokenizer.bos_token_id
     if beginning is not None and example.input_ids[:2] == [beginning, beginning]:
         raise UserError(
             f"{name}: two beginning-of-text tokens (open-r1#462); take {tokenizer.bos_token} out of the chat template"
         )
+
+
+def plain(text: str) -> str:
+    """Without white space, and composed: tokenizers such as Qwen's compose what they are given (NFC)."""
+    return "".join(unicodedata.normalize("NFC", text).split())

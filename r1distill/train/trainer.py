@@ -33,16 +33,32 @@ from r1distill.errors import UserError
 from r1distill.models import resolve_model
 from r1distill.run import Clock, Run
 from r1distill.store import write_json
-from r1distill.train.data import Data, load_data
+from r1distill.train.batch import count_packs, packed_batch
+from r1distill.train.data import load_data
+from r1distill.train.describe import data_parallel_processes, describe, show_example
 from r1distill.train.distill import DistillTrainer
 from r1distill.train.interruption import SaveOnTerminate
-from r1distill.train.render import IGNORED, prepare_tokenizer
+from r1distill.train.render import prepare_tokenizer
 from r1distill.train.schedules import all_values
 from r1distill.train.teacher_cache import MANIFEST, TeacherCache, vocabulary_sha256
 from r1distill.train_sections import Train, chat_template_text
 
-OURS = ("output_dir", "max_length", "dataset_text_field", "assistant_only_loss", "completion_only_loss")
 TERMINATED = 128 + signal.SIGTERM  # as a shell says it
+# options of TRL that are ours, or that would change nothing, and where to say it instead
+OURS = {
+    "output_dir": "run_dir decides it",
+    "max_length": "train.max_length is the length",
+    "truncation_mode": "train.overlong says what happens to long examples",
+    "dataset_text_field": "the dataset is tokenised by r1distill",
+    "assistant_only_loss": "the whole reply is taught and nothing else",
+    "completion_only_loss": "the whole reply is taught and nothing else",
+    "chat_template_path": "it is train.chat_template",
+    "eos_token": "it is train.eos_token",
+    "pad_token": "it is train.pad_token",
+    "model_init_kwargs": "they are [train.model_args]",
+    "label_smoothing_factor": "it is train.label_smoothing; TRL's makes all logits once more",
+    "loss_type": "the loss is the cross-entropy, with [train.kl] the divergence too",
+}
 STATE = "trainer_state.json"  # the last file that transformers writes into a checkpoint
 
 
@@ -50,6 +66,7 @@ def train(run: Run) -> dict[str, Any]:
     """Train the student of the run and save it. Returns the counts for the stage's record."""
     settings = run.recipe.train
     arguments = sft_config(run)  # first: with ZeRO-3 it decides how from_pretrained lays out the weights
+    check_trackers(arguments)
     main = arguments.process_index == 0
     tokenizer = load_tokenizer(settings)
     cache = open_cache(run, tokenizer) if settings.kl and not settings.kl.online else None
@@ -61,6 +78,8 @@ def train(run: Run) -> dict[str, Any]:
         )  # fmt: skip
     if main:
         show_example(tokenizer, data)
+    if arguments.packing:
+        arguments = sft_config(run, **batch_of_packs(arguments, data.lengths))
     model = load_model(settings)
     trainer = DistillTrainer(
         kl=settings.kl,
@@ -88,7 +107,9 @@ def train(run: Run) -> dict[str, Any]:
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     return {
         "examples": data.train.num_rows,
-        "overlong_dropped": data.overlong,
+        "overlong_dropped": data.overlong_dropped,
+        "overlong_truncated": data.overlong_truncated,
+        "malformed_dropped": data.malformed,
         "tokens": round(data.tokens * (trainer.state.epoch or 0)),
         "supervised_tokens": round(data.supervised_tokens * (trainer.state.epoch or 0)),
         "steps": trainer.state.global_step,
@@ -149,7 +170,7 @@ def load_online_teacher(settings: Train, tokenizer: PreTrainedTokenizerBase) -> 
     return AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, settings.dtype), **settings.model_args)
 
 
-def sft_config(run: Run) -> SFTConfig:
+def sft_config(run: Run, **changes: Any) -> SFTConfig:
     """TRL's configuration: ours where the recipe is silent. Raises UserError for names and values TRL does not take."""
     settings = run.recipe.train
     check_options(settings)
@@ -166,33 +187,50 @@ def sft_config(run: Run) -> SFTConfig:
         "use_cpu": not torch.accelerator.is_available(),
     }
     try:
-        arguments = SFTConfig(
-            **{**defaults, **settings.args},
+        return SFTConfig(
+            **{**defaults, **settings.args, **changes},
             output_dir=str(run.student / "checkpoints"),
             # of a pack; examples that are longer are gone by then, and without packing TRL wants none for padding_free
             max_length=settings.max_length if settings.args.get("packing") else None,
         )
     except (ValueError, TypeError) as error:
         raise UserError(f"[train.args]: {' '.join(str(error).split())}") from error
+
+
+def check_trackers(arguments: SFTConfig) -> None:
+    """Raise UserError for a `report_to` that is unknown or not installed, before the model is loaded."""
     for tracker in arguments.report_to or []:
         try:
             get_reporting_integration_callbacks([tracker])[0]()
         except (ValueError, RuntimeError, ImportError) as error:
             raise UserError(f"train.args.report_to = {tracker}: {' '.join(str(error).split())}") from None
-    return arguments
+
+
+def batch_of_packs(arguments: SFTConfig, lengths: list[int]) -> dict[str, int]:
+    """The options with which a step over packs has as many sequences as the recipe says; DeepSpeed wants them from the start."""
+    assert arguments.max_length is not None
+    batch = packed_batch(
+        arguments.per_device_train_batch_size,
+        arguments.gradient_accumulation_steps,
+        data_parallel_processes(arguments),
+        len(lengths) / count_packs(lengths, arguments.max_length),
+    )
+    return {"per_device_train_batch_size": batch.rows, "gradient_accumulation_steps": batch.accumulation}
 
 
 def check_options(settings: Train) -> None:
     """Raise UserError for options that TRL or peft do not have; nothing is loaded, so it is cheap enough to do first."""
     check_names("train.args", settings.args, SFTConfig, OURS)
-    check_names("train.peft", settings.peft or {}, LoraConfig)
+    check_names("train.peft", settings.peft or {}, LoraConfig, {})
+    if settings.args.get("packing_strategy") == "wrapped":
+        raise UserError('train.args.packing_strategy = "wrapped" lets examples run into each other; take "bfd"')
 
 
-def check_names(section: str, options: dict[str, Any], owner: type, reserved: tuple[str, ...] = ()) -> None:
+def check_names(section: str, options: dict[str, Any], owner: type, reserved: dict[str, str]) -> None:
     known = [field.name for field in fields(owner) if field.init]
     for key in options:
         if key in reserved:
-            raise UserError(f"{section}.{key} is set by r1distill; take it out (train.max_length is the length)")
+            raise UserError(f"{section}.{key} is set by r1distill; take it out ({reserved[key]})")
         if key not in known:
             nearest = difflib.get_close_matches(key, known, n=1)
             hint = f"; did you mean {nearest[0]}?" if nearest else ""
@@ -328,28 +366,3 @@ class ShowProgress(TrainerCallback):
     ) -> None:
         if self.progress:
             self.progress.__exit__()
-
-
-def show_example(tokenizer: PreTrainedTokenizerBase, data: Data) -> None:
-    """The first example with its loss mask, so that a wrong template is seen before it has cost a week."""
-    row = data.train[0]
-    boundary = next(index for index, label in enumerate(row["labels"]) if label != IGNORED)
-    say("  the first example (dim: read only; bold: taught):", style="bold")
-    for part, style in ((row["input_ids"][:boundary], "dim"), (row["input_ids"][boundary:], "bold green")):
-        for line in str(tokenizer.decode(part, skip_special_tokens=False)).splitlines():
-            say(f"  {'│' if style == 'dim' else '┃'} {line}", style=style)
-    say(f"  └ {boundary} tokens read, {len(row['labels']) - boundary} taught, the last is {tokenizer.eos_token}")
-
-
-def describe(trainer: DistillTrainer, data: Data, checkpoint: Path | None) -> str:
-    arguments = trainer.args
-    sequences = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
-    tokens = sequences * data.tokens / data.train.num_rows
-    overlong = f", {data.overlong} overlong dropped" if data.overlong else ""
-    if trainer.kl is not None:
-        overlong += f"; {data.with_rows} of them have the teacher's distributions"
-    resumed = f"\n  continuing from {checkpoint.name}" if checkpoint else ""
-    return (
-        f"  {data.train.num_rows} examples, {data.tokens:,} tokens of which {data.supervised_tokens:,} are taught{overlong}; "
-        f"a batch is {sequences} sequences, about {tokens:,.0f} tokens{resumed}"
-    )
