@@ -12,7 +12,7 @@ import tiny_model
 import tiny_trainer
 import torch
 from transformers import AutoModelForCausalLM
-from transformers.distributed import DistributedConfig
+from transformers.distributed.configuration_utils import DistributedConfig
 
 from r1distill.train.distill import DistillTrainer
 from r1distill.train_sections import Clip

@@ -95,9 +95,10 @@ def clip_gradients(groups: dict[str, list[nn.Parameter]], limits: float | dict[s
     """
     norms = torch.stack([norm_of(parameters) for parameters in groups.values()])
     grad_norm = torch.linalg.vector_norm(norms)
-    by_group = isinstance(limits, dict)
-    found = norms if by_group else grad_norm.expand(len(norms))
-    largest = [limits[group] if by_group else limits for group in groups]
+    if isinstance(limits, dict):
+        found, largest = norms, [limits[group] for group in groups]
+    else:
+        found, largest = grad_norm.expand(len(norms)), [limits] * len(norms)
     for norm, limit, parameters in zip(found, largest, groups.values(), strict=True):
         for part in by_mesh(parameters):
             clip_grads_with_norm_(part, limit, norm)

@@ -26,6 +26,7 @@ from trl.trainer.utils import maybe_gather_lm_head_ctx
 
 from r1distill.errors import UserError
 from r1distill.train.clipping import check_clip, clip_gradients, grouped, limits_at
+from r1distill.train.curriculum import PHASE, packed_by_phase
 from r1distill.train.losses import IGNORED, HeadLosses, fused_ce_kl
 from r1distill.train.online import OnlineTeacher, dense_kl
 from r1distill.train.schedules import cycle_starts, share_of_peak_rate, value_at
@@ -182,7 +183,11 @@ class DistillTrainer(SFTTrainer):
         if not packing:
             return dataset
         options = {"num_proc": args.dataset_num_proc, "desc": "Packing"}
-        return pack_dataset(dataset, args.max_length, args.packing_strategy, options)  # type: ignore[arg-type]
+
+        def pack(part: Dataset) -> Dataset:
+            return pack_dataset(part, args.max_length, args.packing_strategy, options)  # type: ignore[arg-type]
+
+        return packed_by_phase(dataset, pack, args.seed) if PHASE in dataset.column_names else pack(dataset)
 
     def _set_signature_columns_if_needed(self) -> None:
         self._signature_columns = list(COLUMNS)
@@ -229,7 +234,7 @@ class DistillTrainer(SFTTrainer):
         self.record("train" if training else "eval", outputs, weights, inputs)
         return (loss, outputs) if return_outputs else loss
 
-    def _clip_grad_norm(self, model: Any) -> Tensor:
+    def _clip_grad_norm(self, model: Any) -> Tensor | None:
         if self.clip is None:
             return super()._clip_grad_norm(model)
         self.accelerator.unscale_gradients()  # of float16; once a step, as torch asks

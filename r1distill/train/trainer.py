@@ -3,7 +3,8 @@
 import difflib
 import json
 import shutil
-from dataclasses import fields
+from collections.abc import Callable
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ from r1distill.errors import UserError
 from r1distill.models import resolve_model
 from r1distill.run import Clock, Run
 from r1distill.store import write_json
+from r1distill.train.curriculum import Plan, plan_of
+from r1distill.train.curriculum import describe as describe_shares
 from r1distill.train.data import Data, load_data
 from r1distill.train.distill import DistillTrainer
 from r1distill.train.render import IGNORED, prepare_tokenizer
@@ -37,6 +40,8 @@ from r1distill.train.teacher_cache import MANIFEST, TeacherCache, vocabulary_sha
 from r1distill.train_sections import Train, chat_template_text
 
 OURS = ("output_dir", "max_length", "dataset_text_field", "assistant_only_loss", "completion_only_loss")
+RATE_OPTIONS = ("lr_scheduler_type", "lr_scheduler_kwargs")
+ORDER_OPTIONS = ("train_sampling_strategy", "shuffle_dataset")
 STATE = "trainer_state.json"  # the last file that transformers writes into a checkpoint
 
 
@@ -52,13 +57,18 @@ def train(run: Run) -> dict[str, Any]:
             run.dataset, run.folder / "cache", tokenizer,
             prefill=run.recipe.generate.prefill, max_length=settings.max_length, overlong=settings.overlong,
             processes=arguments.dataset_num_proc, teacher_cache=run.teacher_cache if cache else None,
+            curriculum=curriculum_of(settings, arguments) if settings.curriculum else None,
         )  # fmt: skip
+    if settings.curriculum:
+        arguments.num_train_epochs = 1  # the data is all of them, in order
     if main:
         show_example(tokenizer, data)
     model = load_model(settings)
     trainer = DistillTrainer(
         kl=settings.kl,
         label_smoothing=settings.label_smoothing,
+        clip=settings.clip,
+        restarts=settings.restarts,
         cache=cache,
         online_teacher=load_online_teacher(settings, tokenizer) if settings.kl and settings.kl.online else None,
         model=model,
@@ -84,7 +94,28 @@ def train(run: Run) -> dict[str, Any]:
         "steps": trainer.state.global_step,
         "first_loss": losses[0] if losses else None,
         "last_loss": losses[-1] if losses else None,
+        **({"curriculum": [asdict(share) for share in data.shares]} if data.shares else {}),
     }
+
+
+def curriculum_of(settings: Train, arguments: SFTConfig) -> Callable[[list[list[str]]], Plan]:
+    """The order in which examples are read, of their pools: as many as `max_steps` or `num_train_epochs` say."""
+    curriculum = settings.curriculum
+    assert curriculum
+
+    def length(n_usable: int) -> int:
+        if arguments.max_steps > 0:
+            return arguments.max_steps * sequences_a_step(arguments)
+        return round(arguments.num_train_epochs * n_usable)
+
+    return lambda pools: plan_of(curriculum, pools, length, arguments.seed)
+
+
+def sequences_a_step(arguments: TrainingArguments) -> int:
+    """Sequences, or packs, of an optimizer step on all processes together."""
+    parallelism = arguments.parallelism_config
+    copies = arguments.world_size // (parallelism.non_data_parallel_size if parallelism else 1)
+    return arguments.train_batch_size * arguments.gradient_accumulation_steps * copies
 
 
 def open_cache(run: Run, tokenizer: PreTrainedTokenizerBase) -> TeacherCache:
@@ -146,6 +177,7 @@ def sft_config(run: Run) -> SFTConfig:
         "disable_tqdm": True,
         "bf16": settings.dtype == "bfloat16" and torch.cuda.is_available(),
         "use_cpu": not torch.accelerator.is_available(),
+        **({"train_sampling_strategy": "sequential"} if settings.curriculum else {}),
     }
     try:
         return SFTConfig(
@@ -162,6 +194,15 @@ def check_options(settings: Train) -> None:
     """Raise UserError for options that TRL or peft do not have; nothing is loaded, so it is cheap enough to do first."""
     check_names("train.args", settings.args, SFTConfig, OURS)
     check_names("train.peft", settings.peft or {}, LoraConfig)
+    for section, taken in (("restarts", RATE_OPTIONS), ("curriculum", ORDER_OPTIONS)):
+        for key in taken:
+            if getattr(settings, section) is not None and key in settings.args:
+                raise UserError(f"train.args.{key} beside [train.{section}], which decides that; take one of them out")
+    if settings.curriculum and settings.args.get("packing") and settings.args.get("max_steps", -1) > 0:
+        raise UserError(
+            f"train.args.max_steps = {settings.args['max_steps']} with [train.curriculum] and packing: how many examples that "
+            "is, only packing would tell; give the length of the training as train.args.num_train_epochs"
+        )
 
 
 def check_names(section: str, options: dict[str, Any], owner: type, reserved: tuple[str, ...] = ()) -> None:
@@ -316,13 +357,14 @@ def show_example(tokenizer: PreTrainedTokenizerBase, data: Data) -> None:
 
 def describe(trainer: DistillTrainer, data: Data, checkpoint: Path | None) -> str:
     arguments = trainer.args
-    sequences = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+    sequences = sequences_a_step(arguments)
     tokens = sequences * data.tokens / data.train.num_rows
     overlong = f", {data.overlong} overlong dropped" if data.overlong else ""
     if trainer.kl is not None:
         overlong += f"; {data.with_rows} of them have the teacher's distributions"
+    phases = f"\n{describe_shares(data.shares)}" if data.shares else ""
     resumed = f"\n  continuing from {checkpoint.name}" if checkpoint else ""
     return (
         f"  {data.train.num_rows} examples, {data.tokens:,} tokens of which {data.supervised_tokens:,} are taught{overlong}; "
-        f"a batch is {sequences} sequences, about {tokens:,.0f} tokens{resumed}"
+        f"a batch is {sequences} sequences, about {tokens:,.0f} tokens{phases}{resumed}"
     )
