@@ -1,6 +1,6 @@
 """The recipe reference of README.md, made from the models and the docstrings of their fields."""
 
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -22,7 +22,12 @@ def reference_rows(model: type[BaseModel], prefix: str) -> list[str]:
         if section is None:
             rows.append(reference_row(f"{prefix}{name}", field))
         else:
-            below.append(f"| **[{prefix}{name}]** | | | {' '.join((section.__doc__ or '').split())} |")
+            # as TOML writes a table, and a list of them
+            is_list = get_origin(field.annotation) is list
+            title, default = (
+                (f"[[{prefix}{name}]]", f"`{toml_value(field.default)}`") if is_list else (f"[{prefix}{name}]", "")
+            )
+            below.append(f"| **{title}** | | {default} | {' '.join((section.__doc__ or '').split())} |")
             below += reference_rows(section, f"{prefix}{name}.")
     return rows + below
 
@@ -59,4 +64,8 @@ def toml_value(value: Any) -> str:
         return '"' + value.replace("\n", "\\n") + '"'
     if isinstance(value, list):
         return "[" + ", ".join(map(toml_value, value)) + "]"
-    return "{}" if value == {} else str(value)
+    if isinstance(value, BaseModel):
+        value = value.model_dump()
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {toml_value(each)}" for key, each in value.items()) + " }" if value else "{}"
+    return str(value)

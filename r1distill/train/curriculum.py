@@ -158,7 +158,7 @@ def describe(shares: list[Share]) -> str:
         n, tokens = sum(share.examples for share in here), sum(share.tokens for share in here)
         parts = []
         for share in here:
-            again = f", {share.repeats} of them again: the pool has {share.size}" if share.repeats else ""
+            again = f"; {share.repeats} read before, the pool has {share.size}" if share.repeats else ""
             ratios = f"{share.examples / n:.1%}, {share.tokens / tokens:.1%} of the tokens"
             parts.append(f"{share.examples} {share.pool} ({ratios}{again})")
         lines.append(f"  phase {number}: {n} examples, {tokens:,} tokens: {'; '.join(parts)}")
