@@ -22,12 +22,10 @@ def reference_rows(model: type[BaseModel], prefix: str) -> list[str]:
         if section is None:
             rows.append(reference_row(f"{prefix}{name}", field))
         else:
-            # as TOML writes a table, and a list of them
-            is_list = get_origin(field.annotation) is list
-            title, default = (
-                (f"[[{prefix}{name}]]", f"`{toml_value(field.default)}`") if is_list else (f"[{prefix}{name}]", "")
-            )
-            below.append(f"| **{title}** | | {default} | {' '.join((section.__doc__ or '').split())} |")
+            title, default = f"[{prefix}{name}]", " "
+            if get_origin(field.annotation) is list:  # as TOML writes a list of tables
+                title, default = f"[{title}]", f" `{toml_value(field.default)}` "
+            below.append(f"| **{title}** | |{default}| {' '.join((section.__doc__ or '').split())} |")
             below += reference_rows(section, f"{prefix}{name}.")
     return rows + below
 
