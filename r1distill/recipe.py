@@ -139,12 +139,13 @@ def describe(problem: Any, model: type[BaseModel]) -> str:
 def known_keys(model: type[BaseModel], location: list[str]) -> list[str]:
     section: Any = model
     for part in location:
-        section = section_of(section.model_fields[part])
+        if not part.isdigit():  # a place in a list of sections
+            section = section_of(section.model_fields[part])
     return list(section.model_fields)
 
 
 def section_of(field: FieldInfo) -> type[Section] | None:
-    """The section that a field holds, optional or not, or None for a plain value."""
+    """The section that a field holds, optional or not or a list of them, or None for a plain value."""
     for annotation in (field.annotation, *get_args(field.annotation)):
         if isinstance(annotation, type) and issubclass(annotation, Section):
             return annotation

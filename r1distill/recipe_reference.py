@@ -1,6 +1,6 @@
 """The recipe reference of README.md, made from the models and the docstrings of their fields."""
 
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -24,13 +24,16 @@ def reference_rows(model: type[BaseModel], prefix: str) -> list[str]:
         if section is None or section is Schedule:
             rows.append(reference_row(f"{prefix}{name}", field))
         else:
-            below.append(heading(f"[{prefix}{name}]", section))
+            title, default = f"[{prefix}{name}]", " "
+            if get_origin(field.annotation) is list:  # as TOML writes a list of tables
+                title, default = f"[{title}]", f" `{toml_value(field.default)}` "
+            below.append(heading(title, section, default))
             below += reference_rows(section, f"{prefix}{name}.")
     return rows + below
 
 
-def heading(name: str, section: type[BaseModel]) -> str:
-    return f"| **{name}** | | | {cell(section.__doc__)} |"
+def heading(name: str, section: type[BaseModel], default: str = " ") -> str:
+    return f"| **{name}** | |{default}| {cell(section.__doc__)} |"
 
 
 def cell(text: str | None) -> str:
@@ -70,7 +73,8 @@ def toml_value(value: Any) -> str:
         return '"' + value.replace("\n", "\\n") + '"'
     if isinstance(value, list):
         return "[" + ", ".join(map(toml_value, value)) + "]"
-    if isinstance(value, Schedule):
-        given = value.model_dump(exclude_none=True)
-        return "{ " + ", ".join(f"{key} = {toml_value(entry)}" for key, entry in given.items()) + " }"
-    return "{}" if value == {} else str(value)
+    if isinstance(value, BaseModel):
+        value = value.model_dump(exclude_none=True)
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {toml_value(each)}" for key, each in value.items()) + " }" if value else "{}"
+    return str(value)

@@ -76,6 +76,80 @@ class Kl(Section):
         return self
 
 
+class Clip(Section):
+    """Gradient clipping in two phases: the norm of all parameters by train.args.max_grad_norm, then of each group by its own."""
+
+    until: float = Field(default=0.3, ge=0, le=1)
+    """Share of the steps after which the groups are clipped each by itself; before it, all by their common norm."""
+    embeddings: float | None = Field(default=None, gt=0)
+    """Largest norm of the group. A group without a number keeps train.args.max_grad_norm: none is ever unclipped."""
+    attention: float | None = Field(default=None, gt=0)
+    """Of the projections of the attention."""
+    mlp: float | None = Field(default=None, gt=0)
+    """Of the feed-forward layers, with the router and the experts where there are any."""
+    norms: float | None = Field(default=None, gt=0)
+    """Of all normalisations, those of queries and keys too."""
+    head: float | None = Field(default=None, gt=0)
+    """Of the output layer; one that is tied to the embeddings is counted there."""
+    adapters: float | None = Field(default=None, gt=0)
+    """Of all that [train.peft] adds: LoRA matrices, magnitudes, `modules_to_save`."""
+
+
+class Phase(Section):
+    """A part of the training with its own mixture: `{ until = 0.5, mix = { diverse = 0.7, quality = 0.3 } }`."""
+
+    until: float = Field(gt=0, le=1)
+    """Where the phase ends, as a share of the examples of the training."""
+    mix: dict[str, float]
+    """Shares of the pools; together 1."""
+
+    @model_validator(mode="after")
+    def is_whole(self) -> "Phase":
+        if not self.mix or min(self.mix.values()) <= 0 or abs(sum(self.mix.values()) - 1) > 1e-6:
+            raise ValueError(f"mix = {self.mix}: shares above 0 that together are 1")
+        return self
+
+
+class Curriculum(Section):
+    """Examples in phases, each a mixture of pools. The column `pools` of the dataset says which pools an example is in."""
+
+    phases: list[Phase] = [
+        Phase(until=0.5, mix={"diverse": 0.7, "quality": 0.3}),
+        Phase(until=1.0, mix={"quality": 0.6, "hard": 0.4}),
+    ]
+    """In order; the last ends at 1. The whole training is as long as train.args says (num_train_epochs, or max_steps)."""
+
+    @model_validator(mode="after")
+    def ascends(self) -> "Curriculum":
+        ends = [phase.until for phase in self.phases]
+        if not ends or ends != sorted(set(ends)) or ends[-1] != 1:
+            raise ValueError(f"the phases end at {ends}: ascending, and the last at 1")
+        return self
+
+
+class Restarts(Section):
+    """Cosine annealing with warm restarts (https://arxiv.org/abs/1608.03983), after the warm-up of train.args."""
+
+    cycles: int = Field(default=3, ge=1)
+    """How often the rate falls from its peak."""
+    length_multiplier: float = Field(default=2.0, ge=1)
+    """How much longer a cycle is than the one before (T_mult)."""
+    peak_decay: float = Field(default=1.0, gt=0, le=1)
+    """A cycle's peak as a share of the peak before; the first is train.args.learning_rate."""
+    min_rate: float = Field(default=0.1, ge=0, lt=1)
+    """What every cycle falls to, as a share of train.args.learning_rate."""
+
+    @model_validator(mode="after")
+    def falls(self) -> "Restarts":
+        last = self.peak_decay ** (self.cycles - 1)
+        if last <= self.min_rate:
+            raise ValueError(
+                f"the peak of cycle {self.cycles} is {last:.3g} of the learning rate, and min_rate = {self.min_rate} is not "
+                "below it; lower min_rate, or raise peak_decay"
+            )
+        return self
+
+
 class Train(Section):
     """How the student learns. What TRL, peft, accelerate and transformers own passes through untouched."""
 
@@ -111,6 +185,12 @@ class Train(Section):
     """The divergence from the teacher; absent is plain fine-tuning."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Share of the label that is spread over the vocabulary. Beside a divergence, which has that already, best 0."""
+    clip: Clip | None = None
+    """Absent clips by train.args.max_grad_norm throughout."""
+    curriculum: Curriculum | None = None
+    """Absent draws every example once an epoch, in random order."""
+    restarts: Restarts | None = None
+    """Absent is the schedule of train.args.lr_scheduler_type."""
     launch: dict[str, Any] = {}
     """Flags of `accelerate launch` (`config_file`, `num_processes`, …); empty trains in one process."""
 

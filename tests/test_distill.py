@@ -8,19 +8,15 @@ import numpy as np
 import pytest
 import tiny_model
 import torch
-from datasets import Dataset
-from trl.trainer.sft_config import SFTConfig
+from tiny_trainer import LENGTHS, PROMPT, assert_same, copy_of, examples, make, of_columns, settings, trained
 from trl.trainer.sft_trainer import SFTTrainer
 
 from r1distill.generate.distributions import sparse_rows
 from r1distill.records import Trace
 from r1distill.train.distill import DistillTrainer
-from r1distill.train.render import IGNORED
 from r1distill.train.teacher_cache import NO_ROW, CacheWriter, Teacher, TeacherCache
 from r1distill.train_sections import Kl, Schedule
 
-LENGTHS = (9, 17, 5, 30, 12, 7, 22, 11)
-PROMPT = 3  # tokens
 K = 6
 TEACHER = Teacher("generation", "teacher", None, "0" * 64, "raw_logprobs", K)
 
@@ -28,18 +24,6 @@ TEACHER = Teacher("generation", "teacher", None, "0" * 64, "raw_logprobs", K)
 @pytest.fixture
 def model() -> Any:
     return tiny_model.make_model(tiny_model.make_tokenizer()).float()
-
-
-def examples(vocabulary: int) -> list[dict[str, list[int]]]:
-    chance = np.random.default_rng(0)
-    rows, row = [], 0
-    for length in LENGTHS:
-        ids = chance.integers(3, vocabulary, length).tolist()
-        labels = [IGNORED] * PROMPT + ids[PROMPT:]
-        teacher_row = [NO_ROW] * (PROMPT + 1) + list(range(row, row + length - PROMPT - 1))  # the first was put in
-        row += length - PROMPT - 1
-        rows.append({"input_ids": ids, "labels": labels, "teacher_row": teacher_row})
-    return rows
 
 
 def make_cache(folder: Path, vocabulary: int, teacher: Teacher = TEACHER) -> tuple[TeacherCache, torch.Tensor]:
@@ -61,52 +45,6 @@ def make_cache(folder: Path, vocabulary: int, teacher: Teacher = TEACHER) -> tup
             cache.add(trace, rows[start : start + n], np.log(powers[start : start + n]))
             start += n
     return TeacherCache(folder), torch.from_numpy(logits)
-
-
-def settings(folder: Path, **changes: Any) -> SFTConfig:
-    options: dict[str, Any] = {
-        "output_dir": str(folder), "report_to": "none", "use_cpu": True, "bf16": False, "max_length": 64, "max_steps": 1,
-        "gradient_checkpointing": False, "per_device_train_batch_size": 4, "optim": "sgd", "learning_rate": 1.0,
-        "lr_scheduler_type": "constant", "max_grad_norm": 1e9, "shuffle_dataset": False, "save_strategy": "no",
-        "disable_tqdm": True, "logging_steps": 1, **changes,
-    }  # fmt: skip
-    if changes.get("padding_free"):
-        options["max_length"] = None
-    return SFTConfig(**options)
-
-
-def trained(trainer: SFTTrainer) -> dict[str, torch.Tensor]:
-    trainer.train()
-    assert trainer.model is not None
-    return {name: value.detach().clone() for name, value in trainer.model.named_parameters()}
-
-
-def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], tolerance: float = 2e-5) -> None:
-    for name, value in expected.items():
-        torch.testing.assert_close(
-            found[name], value, atol=tolerance, rtol=tolerance, msg=lambda text, n=name: f"{n}: {text}"
-        )
-
-
-def copy_of(model: Any) -> Any:
-    twin = type(model)(model.config)
-    twin.load_state_dict(model.state_dict())
-    return twin
-
-
-def of_columns(rows: list[dict[str, list[int]]], *columns: str) -> Dataset:
-    return Dataset.from_list([{name: row[name] for name in columns} for row in rows])
-
-
-def make(
-    model: Any, folder: Path, cache: TeacherCache | None = None, kl: Kl | None = None, **changes: Any
-) -> DistillTrainer:
-    columns = ("input_ids", "labels", *(["teacher_row"] if cache else []))
-    return DistillTrainer(
-        kl=kl, cache=cache, model=copy_of(model), args=settings(folder, **changes),
-        train_dataset=of_columns(examples(model.config.vocab_size), *columns),
-        processing_class=tiny_model.make_tokenizer(),
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize("changes", [{}, {"packing": True}, {"padding_free": True}, {"per_device_train_batch_size": 1}])

@@ -46,6 +46,10 @@ def refusal(folder: Path, *overrides: str) -> str:
             "unknown key verify.judge.modle; did you mean verify.judge.model?",
         ),
         ("verify.jugde.model=x", "unknown key verify.jugde; did you mean verify.judge?"),
+        (
+            "train.curriculum.phases=[{untl=1.0}]",
+            "train.curriculum.phases.0.untl; did you mean train.curriculum.phases.0.until?",
+        ),
         ("temperature=1", "did you mean generate.temperature or eval.temperature"),
         ("trian.dtype='float32'", "unknown key trian; did you mean train?"),
         ("train.learning_rate=1e-4", "TRL's options go in [train.args]"),

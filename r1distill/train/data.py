@@ -1,24 +1,29 @@
 """The dataset of the run as token ids: rendered, every example checked, and none longer than the student reads."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from datasets import Dataset, DatasetDict, load_dataset
 
 from r1distill.errors import UserError
 from r1distill.prompting import THINK_END
 from r1distill.store import file_sha256
+from r1distill.train.curriculum import PHASE, POOLS, Plan, Share, shares_of
 from r1distill.train.render import IGNORED, Example, check_example, cut, malformed, render_example, render_sampled
 from r1distill.train.teacher_cache import MANIFEST, NO_ROW, TeacherCache
 
 
 @dataclass(frozen=True)
 class Data:
-    """`train` and `validation` have the columns input_ids and labels, and with a cache teacher_row."""
+    """`train` and `validation` have the columns input_ids and labels, and with a cache teacher_row.
+
+    With a curriculum `train` is the whole training in its order, every example as often as it is read, and has `phase`.
+    """
 
     train: Dataset
     validation: Dataset | None
@@ -29,6 +34,7 @@ class Data:
     lengths: list[int]  # tokens of each example of `train`
     supervised_tokens: int
     with_rows: int  # examples of `train` whose tokens have distributions
+    shares: list[Share]  # what the phases of a curriculum read; empty without one
 
     @property
     def tokens(self) -> int:
@@ -45,10 +51,12 @@ def load_data(
     overlong: str,
     processes: int | None,
     teacher_cache: Path | None = None,
+    curriculum: Callable[[list[list[str]]], Plan] | None = None,
 ) -> Data:
     """Raises UserError where an example is not taught as it should be, and for overlong ones with `overlong = "error"`.
 
-    With a `teacher_cache` the examples are the very tokens that were sampled, and each knows its row there.
+    With a `teacher_cache` the examples are the very tokens that were sampled, and each knows its row there. A
+    `curriculum` makes an order of the pools of each example.
     """
     files = {
         split: str(folder / f"{split}.parquet")
@@ -56,12 +64,19 @@ def load_data(
         if (folder / f"{split}.parquet").exists()
     }
     loaded = load_dataset("parquet", data_files=files, cache_dir=str(work))
+    if curriculum is not None and POOLS not in loaded["train"].column_names:
+        raise UserError(
+            f"[train.curriculum] needs the column `{POOLS}` in {files['train']}: of each example the names of its pools, a "
+            f"list or one string; there are {', '.join(loaded['train'].column_names)}; add it, or take [train.curriculum] out"
+        )
     # decides the fingerprint under which `datasets` keeps the result
     made_by = None if teacher_cache is None else file_sha256(teacher_cache / MANIFEST)
 
     def to_ids(row: dict[str, Any], made_by: str | None) -> dict[str, Any]:
         example, rows = tokenised(row, tokenizer, prefill, teacher_cache)
         found = checked(row, example, tokenizer, max_length if overlong == "truncate" else None)
+        if curriculum is not None:
+            found[POOLS] = pools_of(row.get(POOLS))
         if teacher_cache is None:
             return found
         length = found["length"]
@@ -87,17 +102,27 @@ def load_data(
     if not kept["train"].num_rows:
         raise UserError(f"all {n_overlong} examples are longer than train.max_length = {max_length}; raise it")
     columns = ["input_ids", "labels", *([] if teacher_cache is None else ["teacher_row"])]
+    train, shares = kept["train"], []
+    if curriculum is not None:
+        plan = curriculum(train[POOLS][:])
+        shares = shares_of(plan, np.array(train["length"][:]))
+        train = train.select(plan.examples).add_column(PHASE, plan.phase)
     return Data(
-        train=kept["train"].select_columns(columns),
+        train=train.select_columns([*columns, *([PHASE] if shares else [])]),
         validation=kept["validation"].select_columns(columns) if "validation" in files else None,
         overlong_dropped=n_overlong,
         overlong_truncated=sum(of_splits(kept, "cut")),
         cut_in_thinking=sum(of_splits(kept, "cut_in_thinking")),
         malformed=dict(reasons),
-        lengths=list(kept["train"]["length"]),
-        supervised_tokens=sum(kept["train"]["supervised"]),
-        with_rows=0 if teacher_cache is None else sum(kept["train"]["has_rows"]),
+        lengths=list(train["length"]),
+        supervised_tokens=sum(train["supervised"]),
+        with_rows=0 if teacher_cache is None else sum(train["has_rows"]),
+        shares=shares,
     )
+
+
+def pools_of(value: str | list[str] | None) -> list[str]:
+    return [value] if isinstance(value, str) else list(value or [])
 
 
 def of_splits(dataset: DatasetDict, column: str) -> Iterator[Any]:

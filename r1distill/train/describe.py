@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerBase, TrainingArguments
 from trl.trainer.sft_config import SFTConfig
 
 from r1distill.console import say
+from r1distill.train.curriculum import describe as describe_shares
 from r1distill.train.data import Data
 from r1distill.train.distill import DistillTrainer
 from r1distill.train.render import IGNORED
@@ -53,10 +54,11 @@ def describe(trainer: DistillTrainer, data: Data, checkpoint: Path | None) -> st
     )
     if trainer.kl is not None:
         left_out += f"; {data.with_rows} of them have the teacher's distributions"
+    phases = f"\n{describe_shares(data.shares)}" if data.shares else ""
     resumed = f"\n  continuing from {checkpoint.name}" if checkpoint else ""
     return (
         f"  {examples} examples, {data.tokens:,} tokens of which {data.supervised_tokens:,} are taught{left_out}; "
-        f"a batch is {batch}, about {tokens:,.0f} tokens{resumed}"
+        f"a batch is {batch}, about {tokens:,.0f} tokens{phases}{resumed}"
     )
 
 

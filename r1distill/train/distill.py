@@ -15,6 +15,8 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 from torch.distributed.tensor import DTensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from transformers import PreTrainedModel, Trainer
 from transformers.utils.generic import ModelOutput
 from trl.data_utils import pack_dataset
@@ -23,11 +25,13 @@ from trl.trainer.sft_trainer import SFTTrainer
 from trl.trainer.utils import maybe_gather_lm_head_ctx
 
 from r1distill.errors import UserError
+from r1distill.train.clipping import check_clip, clip_gradients, grouped, limits_at
+from r1distill.train.curriculum import PHASE, packed_by_phase
 from r1distill.train.losses import IGNORED, HeadLosses, fused_ce_kl
 from r1distill.train.online import OnlineTeacher, dense_kl
-from r1distill.train.schedules import value_at
+from r1distill.train.schedules import cycle_starts, share_of_peak_rate, value_at
 from r1distill.train.teacher_cache import NO_ROW, TeacherCache
-from r1distill.train_sections import Kl
+from r1distill.train_sections import Clip, Kl, Restarts
 
 COLUMNS = ("input_ids", "labels", "teacher_row", "seq_lengths")
 # multipliers of the logits that some architectures have; the head here is a plain projection
@@ -147,12 +151,21 @@ class DistillTrainer(SFTTrainer):
         label_smoothing: float = 0.0,
         cache: TeacherCache | None = None,
         online_teacher: PreTrainedModel | None = None,
+        clip: Clip | None = None,
+        restarts: Restarts | None = None,
         **kwargs: Any,
     ) -> None:
         self.kl, self.label_smoothing = kl, label_smoothing
+        self.clip, self.restarts = clip, restarts
         super().__init__(**kwargs)
+        if clip is not None:
+            check_clip(self.accelerator.distributed_type, self.accelerator.is_fsdp2, self.args.max_grad_norm)
+            grouped(self.model)  # type: ignore[arg-type] - an unknown architecture is said now, not at the first step
         bare: Any = self.model
         add_losses(bare.get_base_model() if hasattr(bare, "get_base_model") else bare)
+        deepspeed = self.accelerator.state.deepspeed_plugin
+        if restarts is not None and deepspeed is not None and "scheduler" in deepspeed.deepspeed_config:
+            raise UserError("[train.restarts] beside the scheduler of DeepSpeed's configuration; take one of them out")
         parallelism = self.accelerator.parallelism_config
         if kl is not None and parallelism is not None and parallelism.cp_enabled:
             raise UserError("[train.kl] with context parallelism (cp_size) is not supported; use sp_size (Ulysses)")
@@ -170,7 +183,11 @@ class DistillTrainer(SFTTrainer):
         if not packing:
             return dataset
         options = {"num_proc": args.dataset_num_proc, "desc": "Packing"}
-        return pack_dataset(dataset, args.max_length, args.packing_strategy, options)  # type: ignore[arg-type]
+
+        def pack(part: Dataset) -> Dataset:
+            return pack_dataset(part, args.max_length, args.packing_strategy, options)  # type: ignore[arg-type]
+
+        return packed_by_phase(dataset, pack, args.seed) if PHASE in dataset.column_names else pack(dataset)
 
     def _set_signature_columns_if_needed(self) -> None:
         self._signature_columns = list(COLUMNS)
@@ -216,6 +233,26 @@ class DistillTrainer(SFTTrainer):
                     loss = loss * (self.accelerator.num_processes // self.get_tp_size())  # DDP and FSDP take the mean
         self.record("train" if training else "eval", outputs, weights, inputs)
         return (loss, outputs) if return_outputs else loss
+
+    def _clip_grad_norm(self, model: Any) -> Tensor | None:
+        if self.clip is None:
+            return super()._clip_grad_norm(model)
+        self.accelerator.unscale_gradients()  # of float16; once a step, as torch asks
+        limits = limits_at(self.clip, self.args.max_grad_norm, self.state.global_step, self.state.max_steps)
+        clipped = clip_gradients(grouped(model), limits)
+        for group, norm in clipped.norms.items():  # the log has the means since the last one: of a 0 or 1, the rate
+            self._metrics["train"][f"grad_norm/{group}"].append(norm)
+            self._metrics["train"][f"clip_rate/{group}"].append(float(clipped.was_clipped[group]))
+        return clipped.grad_norm
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> LRScheduler:
+        if self.restarts is None or self.lr_scheduler is not None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        starts = cycle_starts(self.restarts, num_training_steps, self.args.get_warmup_steps(num_training_steps))
+        share = functools.partial(share_of_peak_rate, self.restarts, starts)
+        self.lr_scheduler = LambdaLR(optimizer or self.optimizer, share)  # type: ignore[arg-type]
+        self._created_lr_scheduler = True
+        return self.lr_scheduler
 
     def record(self, mode: str, outputs: LossOutput, weights: Weights, inputs: dict[str, Any]) -> None:
         names = ("nll_sum", "kl_sum", "n_tokens", "n_teacher_tokens", "teacher_mass_sum", "n_correct", "entropy_sum")

@@ -121,7 +121,8 @@ class Head(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         _, weight, *_ = ctx.saved_tensors
-        with maybe_gather_lm_head_ctx(weight):  # under ZeRO-3 it is empty by now
+        # as in the forward pass; and under ZeRO-3 the weight is empty by now
+        with torch.autocast(weight.device.type, enabled=False), maybe_gather_lm_head_ctx(weight):
             return Head.gradients(ctx, *gradients)
 
     @staticmethod

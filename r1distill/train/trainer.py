@@ -6,7 +6,8 @@ import resource
 import shutil
 import signal
 import sys
-from dataclasses import fields
+from collections.abc import Callable
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from r1distill.models import resolve_model
 from r1distill.run import Clock, Run
 from r1distill.store import write_json
 from r1distill.train.batch import count_packs, packed_batch
+from r1distill.train.curriculum import Plan, plan_of
 from r1distill.train.data import load_data
 from r1distill.train.describe import data_parallel_processes, describe, show_example
 from r1distill.train.distill import DistillTrainer
@@ -59,6 +61,8 @@ OURS = {
     "label_smoothing_factor": "it is train.label_smoothing; TRL's makes all logits once more",
     "loss_type": "the loss is the cross-entropy, with [train.kl] the divergence too",
 }
+RATE_OPTIONS = ("lr_scheduler_type", "lr_scheduler_kwargs")
+ORDER_OPTIONS = ("train_sampling_strategy", "shuffle_dataset")
 STATE = "trainer_state.json"  # the last file that transformers writes into a checkpoint
 
 
@@ -75,15 +79,21 @@ def train(run: Run) -> dict[str, Any]:
             run.dataset, run.folder / "cache", tokenizer,
             prefill=run.recipe.generate.prefill, max_length=settings.max_length, overlong=settings.overlong,
             processes=arguments.dataset_num_proc, teacher_cache=run.teacher_cache if cache else None,
+            curriculum=curriculum_of(settings, arguments) if settings.curriculum else None,
         )  # fmt: skip
     if main:
         show_example(tokenizer, data)
+    changes: dict[str, Any] = {"num_train_epochs": 1} if settings.curriculum else {}  # the data is all epochs, in order
     if arguments.packing:
-        arguments = sft_config(run, **batch_of_packs(arguments, data.lengths))
+        changes |= batch_of_packs(arguments, data.lengths)
+    if changes:
+        arguments = sft_config(run, **changes)
     model = load_model(settings)
     trainer = DistillTrainer(
         kl=settings.kl,
         label_smoothing=settings.label_smoothing,
+        clip=settings.clip,
+        restarts=settings.restarts,
         cache=cache,
         online_teacher=load_online_teacher(settings, tokenizer) if settings.kl and settings.kl.online else None,
         model=model,
@@ -116,6 +126,7 @@ def train(run: Run) -> dict[str, Any]:
         "first_loss": losses[0] if losses else None,
         "last_loss": losses[-1] if losses else None,
         "peak_memory_gib": round(peak_memory_bytes() / 2**30, 2),
+        **({"curriculum": [asdict(share) for share in data.shares]} if data.shares else {}),
     }
 
 
@@ -124,6 +135,20 @@ def peak_memory_bytes() -> int:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def curriculum_of(settings: Train, arguments: SFTConfig) -> Callable[[list[list[str]]], Plan]:
+    """The order in which examples are read, of their pools: as many as `max_steps` or `num_train_epochs` say."""
+    curriculum = settings.curriculum
+    assert curriculum
+
+    def length(n_usable: int) -> int:
+        if arguments.max_steps > 0:
+            a_pass = arguments.train_batch_size * data_parallel_processes(arguments)
+            return arguments.max_steps * arguments.gradient_accumulation_steps * a_pass
+        return round(arguments.num_train_epochs * n_usable)
+
+    return lambda pools: plan_of(curriculum, pools, length, arguments.seed)
 
 
 def open_cache(run: Run, tokenizer: PreTrainedTokenizerBase) -> TeacherCache:
@@ -185,6 +210,7 @@ def sft_config(run: Run, **changes: Any) -> SFTConfig:
         "disable_tqdm": True,
         "bf16": settings.dtype == "bfloat16" and torch.cuda.is_available(),
         "use_cpu": not torch.accelerator.is_available(),
+        **({"train_sampling_strategy": "sequential"} if settings.curriculum else {}),
     }
     try:
         return SFTConfig(
@@ -224,6 +250,15 @@ def check_options(settings: Train) -> None:
     check_names("train.peft", settings.peft or {}, LoraConfig, {})
     if settings.args.get("packing_strategy") == "wrapped":
         raise UserError('train.args.packing_strategy = "wrapped" lets examples run into each other; take "bfd"')
+    for section, taken in (("restarts", RATE_OPTIONS), ("curriculum", ORDER_OPTIONS)):
+        for key in taken:
+            if getattr(settings, section) is not None and key in settings.args:
+                raise UserError(f"train.args.{key} beside [train.{section}], which decides that; take one of them out")
+    if settings.curriculum and settings.args.get("packing") and settings.args.get("max_steps", -1) > 0:
+        raise UserError(
+            f"train.args.max_steps = {settings.args['max_steps']} with [train.curriculum] and packing: how many examples that "
+            "is, only packing would tell; give the length of the training as train.args.num_train_epochs"
+        )
 
 
 def check_names(section: str, options: dict[str, Any], owner: type, reserved: dict[str, str]) -> None:
