@@ -21,7 +21,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from r1distill.train.head import NOTHING, head_numbers
+from r1distill.train.head import head_numbers
+from r1distill.train.head_tiles import NOTHING
 
 Mode = Literal["exact", "conditional", "tail"]
 Divergence = Literal["forward", "reverse", "jensen_shannon"]
