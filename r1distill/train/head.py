@@ -136,7 +136,8 @@ class Head(torch.autograd.Function):
         wants_hidden, wants_weight = ctx.needs_input_grad[:2]
         dtype = rest.dtype
         of_each = of_mean / len(weight)
-        slopes = Slopes(rest, of_rest, tempered, of_tempered / settings.temperature, of_each)
+        of_tempered = of_tempered / settings.temperature
+        slopes = Slopes(rest, of_rest.contiguous(), tempered, of_tempered.contiguous(), of_each.contiguous())
         of_asked = of_asked + of_each[:, None]
         factors = hidden.to(settings.factors_dtype)
         d_hidden = torch.zeros_like(hidden, dtype=dtype) if wants_hidden else None
@@ -165,7 +166,7 @@ class Head(torch.autograd.Function):
 
 def on_tiles(z: Tensor) -> Any:
     """The module whose `fold` and `to_gradient` serve this tile."""
-    return head_kernels if head_kernels is not None and z.is_cuda else head_tiles
+    return head_kernels if head_kernels is not None and z.is_cuda and z.dtype == torch.float32 else head_tiles
 
 
 def room(hidden: Tensor, weight: Tensor, size: TileSize) -> int:

@@ -3,6 +3,8 @@
 Imported only where Triton is installed; used on CUDA.
 """
 
+from typing import Any
+
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -15,20 +17,22 @@ LEFT_OUT = tl.constexpr(MASKED)
 
 
 def fold(z: Tensor, running: Running, settings: Settings) -> None:
-    """Take the logits `z (n, v)`, the rows contiguous, into the running numbers."""
+    """Take the logits `z (n, v)` into the running numbers."""
     n, v = z.shape
-    fold_kernel[(n,)](
-        z, z.stride(0), v, *running, settings.temperature,
+    launch: Any = fold_kernel[(n,)]
+    launch(
+        z, *z.stride(), v, *running, settings.temperature,
         IS_TEMPERED=settings.temperature != 1.0, WANTS_ENTROPY=settings.wants_entropy, BLOCK=WORDS_A_BLOCK,
         num_warps=WARPS,
     )  # fmt: skip
 
 
 def to_gradient(z: Tensor, out: Tensor, slopes: Slopes, settings: Settings) -> None:
-    """Write the derivative by the logits `z (n, v)` into `out (n, v)`, which may be `z`; the rows of both contiguous."""
+    """Write the derivative by the logits `z (n, v)` into `out (n, v)`, which may be `z` itself."""
     n, v = z.shape
-    gradient_kernel[(n, triton.cdiv(v, WORDS_A_BLOCK))](
-        z, z.stride(0), out, out.stride(0), v, *slopes, settings.temperature,
+    launch: Any = gradient_kernel[(n, triton.cdiv(v, WORDS_A_BLOCK))]
+    launch(
+        z, *z.stride(), out, *out.stride(), v, *slopes, settings.temperature,
         IS_TEMPERED=settings.temperature != 1.0, WANTS_MEAN=settings.wants_mean, BLOCK=WORDS_A_BLOCK, num_warps=WARPS,
     )  # fmt: skip
 
@@ -36,7 +40,8 @@ def to_gradient(z: Tensor, out: Tensor, slopes: Slopes, settings: Settings) -> N
 @triton.jit
 def fold_kernel(
     z_pointer,
-    z_stride,
+    z_row,
+    z_column,
     v,
     top_pointer,
     powers_pointer,
@@ -47,7 +52,7 @@ def fold_kernel(
     WANTS_ENTROPY: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """One program a token: the running sums are relative to the largest logit so far, and shrink whenever it grows."""
+    """One program a token: its sums are relative to the largest logit so far, and are scaled down whenever that grows."""
     row = tl.program_id(0).to(tl.int64)
     top = tl.load(top_pointer + row)
     powers = tl.load(powers_pointer + row)
@@ -55,7 +60,7 @@ def fold_kernel(
     moment = tl.load(moment_pointer + row)
     for start in range(0, v, BLOCK):
         place = start + tl.arange(0, BLOCK)
-        z = tl.load(z_pointer + row * z_stride + place, mask=place < v, other=LEFT_OUT)
+        z = tl.load(z_pointer + row * z_row + place * z_column, mask=place < v, other=LEFT_OUT)
         new_top = tl.maximum(top, tl.max(z, axis=0))
         power = tl.exp(z - new_top)
         scale = tl.exp(top - new_top)
@@ -77,9 +82,11 @@ def fold_kernel(
 @triton.jit
 def gradient_kernel(
     z_pointer,
-    z_stride,
+    z_row,
+    z_column,
     out_pointer,
-    out_stride,
+    out_row,
+    out_column,
     v,
     rest_pointer,
     of_rest_pointer,
@@ -94,11 +101,13 @@ def gradient_kernel(
     """One program a token and BLOCK words."""
     row = tl.program_id(0).to(tl.int64)
     place = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    z = tl.load(z_pointer + row * z_stride + place, mask=place < v, other=0.0)
+    z = tl.load(z_pointer + row * z_row + place * z_column, mask=place < v, other=LEFT_OUT)
     gradient = tl.exp(z - tl.load(rest_pointer + row)) * tl.load(of_rest_pointer + row)
     if IS_TEMPERED:
         power = tl.exp(z / temperature - tl.load(tempered_pointer + row))
         gradient += power * tl.load(of_tempered_pointer + row)
     if WANTS_MEAN:
         gradient += tl.load(of_each_pointer + row)
-    tl.store(out_pointer + row * out_stride + place, gradient.to(out_pointer.dtype.element_ty), mask=place < v)
+    tl.store(
+        out_pointer + row * out_row + place * out_column, gradient.to(out_pointer.dtype.element_ty), mask=place < v
+    )

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -104,9 +104,7 @@ def to_gradient(z: Tensor, out: Tensor, slopes: Slopes, settings: Settings) -> N
         out.copy_(d_z)
 
 
-def tiles(
-    ids: Tensor, n_words: int, size: TileSize
-) -> Iterator[tuple[slice, list[tuple[slice, Entries]]]]:
+def tiles(ids: Tensor, n_words: int, size: TileSize) -> Iterator[tuple[slice, list[tuple[slice, Entries]]]]:
     """For each span of the vocabulary those of the tokens, with the entries of `ids (N, S)` in the tile; -1 is none.
 
     Sorted by tile once, so that the host waits for the device once, however many tiles there are.
@@ -120,10 +118,13 @@ def tiles(
     bounds = torch.searchsorted(tile, torch.arange(n_tiles + 1, device=ids.device)).tolist()
     entries = Entries(order // s % size.tokens, order % s, ids.flatten()[order] % size.vocabulary)
     for first, words in zip(range(0, n_tiles, max(len(spans_of_tokens), 1)), spans_of_words, strict=False):
-        yield words, [
-            (rows, Entries(*(each[bounds[index] : bounds[index + 1]] for each in entries)))
-            for index, rows in enumerate(spans_of_tokens, first)
-        ]
+        yield (
+            words,
+            [
+                (rows, Entries(*(each[bounds[index] : bounds[index + 1]] for each in entries)))
+                for index, rows in enumerate(spans_of_tokens, first)
+            ],
+        )
 
 
 def spans(n: int, size: int) -> list[slice]:
@@ -145,6 +146,6 @@ def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
     torch.addmm(total, left, right, out=total, **sums_in(total, left))
 
 
-def sums_in(total: Tensor, factors: Tensor) -> dict[str, torch.dtype]:
+def sums_in(total: Tensor, factors: Tensor) -> Any:
     """The option that keeps a product of factors of 16 bits from being rounded to them; CUDA only."""
     return {} if factors.dtype == total.dtype else {"out_dtype": total.dtype}
