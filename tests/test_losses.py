@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from r1distill.train.head import head_numbers
+from r1distill.train.head_tiles import TileSize
 from r1distill.train.losses import HeadLosses, fused_ce_kl
 
 DIVERGENCES = ("forward", "reverse", "jensen_shannon")
@@ -132,17 +133,16 @@ def test_how_it_is_tiled_changes_nothing(seed, tokens, vocabulary, temperature, 
     case = Case(seed, k=max(k, 1))
     ids = torch.cat([case.labels[:, None], case.ids[:, :k]], 1)
 
-    def numbers(**tiles: int) -> list[Tensor]:
+    def numbers(tile: TileSize) -> list[Tensor]:
         found = head_numbers(
-            case.hidden, case.weight, ids, temperature=temperature, wants_mean=True, wants_entropy=True,
-            **tiles,  # type: ignore[arg-type]
+            case.hidden, case.weight, ids, temperature=temperature, wants_mean=True, wants_entropy=True, tile=tile
         )  # fmt: skip
         weights = torch.linspace(0.5, 1.5, len(ids), dtype=torch.double)
         parts = [found.total, found.mean, *([found.outside] if k else []), *found.selected.unbind(1)]
         return [*parts, *case.gradients(torch.stack([(part * weights).sum() for part in parts]).sin().sum())]
 
-    expected = numbers(tokens_a_tile=10_000, vocabulary_a_tile=10_000)
-    for found, wanted in zip(numbers(tokens_a_tile=tokens, vocabulary_a_tile=vocabulary), expected, strict=True):
+    expected = numbers(TileSize(10_000, 10_000))
+    for found, wanted in zip(numbers(TileSize(tokens, vocabulary)), expected, strict=True):
         assert_close(found, wanted)
 
 

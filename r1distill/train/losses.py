@@ -16,12 +16,13 @@ Losses here are sums over tokens. Who calls divides by the number of tokens of t
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from r1distill.train.head import NOTHING, head_numbers
+from r1distill.train.head import head_numbers
+from r1distill.train.head_tiles import NOTHING
 
 Mode = Literal["exact", "conditional", "tail"]
 Divergence = Literal["forward", "reverse", "jensen_shannon"]
@@ -76,39 +77,35 @@ def fused_ce_kl(
     """
     if not 0.0 <= label_smoothing < 1.0:
         raise ValueError(f"label_smoothing = {label_smoothing}: it is a share, at least 0 and below 1")
-    taught = labels != IGNORED
-    hidden, labels = hidden[taught], labels[taught]
-    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(weight):
-        raise ValueError(f"labels from {int(labels.min())} to {int(labels.max())}, and the head has {len(weight)} rows")
+    taught = (labels != IGNORED).nonzero()[:, 0]
+    n, hidden, labels = len(labels), hidden[taught], labels[taught]
+    check_labels(labels, weight)
+    wants: Any = {"wants_mean": label_smoothing > 0, "wants_entropy": with_entropy}
     if teacher_ids is None or teacher_logprobs is None:
         if teacher_ids is not None or teacher_logprobs is not None or teacher_tail is not None:
             raise ValueError("teacher_ids and teacher_logprobs come together, and teacher_tail only with them")
-        numbers = head_numbers(
-            hidden, weight, labels[:, None], wants_mean=label_smoothing > 0, wants_entropy=with_entropy
-        )
+        numbers = head_numbers(hidden, weight, labels[:, None], **wants)
         kl_sum = mass_sum = hidden.new_zeros((), dtype=numbers.total.dtype)
         n_teacher = 0
     else:
         check_settings(mode, divergence, temperature, teacher_tail)
-        check_rows(taught, weight, teacher_ids, teacher_logprobs, teacher_tail)
+        check_shapes(n, teacher_ids, teacher_logprobs, teacher_tail)
         teacher_ids, teacher_logprobs = teacher_ids[taught], teacher_logprobs[taught]
         tail = None if teacher_tail is None else teacher_tail[taught]
         present = teacher_ids >= 0
+        teacher_logprobs = teacher_logprobs.masked_fill(~present, -torch.inf)
+        check_rows(weight, teacher_ids, teacher_logprobs, tail)
         ids = torch.cat([labels[:, None], teacher_ids], dim=1)
-        of_head = temperature if mode == "exact" else 1.0
-        numbers = head_numbers(
-            hidden, weight, ids, temperature=of_head, wants_mean=label_smoothing > 0, wants_entropy=with_entropy
-        )
-        has_row = present.any(1)
-        n_teacher = int(has_row.sum())
-        teacher = teacher_logprobs.to(numbers.total.dtype).masked_fill(~present, -torch.inf)
-        student = numbers.selected[:, 1:].masked_fill(~present, -torch.inf)
+        numbers = head_numbers(hidden, weight, ids, temperature=temperature if mode == "exact" else 1.0, **wants)
+        has_row = present.any(1).nonzero()[:, 0]
+        n_teacher = len(has_row)
+        teacher = teacher_logprobs[has_row].to(numbers.total.dtype)
         per_token = divergence_of(
-            teacher[has_row], student[has_row], None if tail is None else tail[has_row], numbers.outside[has_row],
+            teacher, numbers.selected[has_row, 1:], None if tail is None else tail[has_row], numbers.outside[has_row],
             temperature, mode, divergence,
         )  # fmt: skip
         kl_sum = per_token.sum()
-        mass_sum = teacher[has_row].exp().sum().detach()
+        mass_sum = teacher.exp().sum().detach()
     nll = numbers.total - numbers.selected[:, 0]
     nll_sum = nll.sum()
     ce_sum = nll_sum
@@ -208,29 +205,40 @@ def check_settings(mode: Mode, divergence: Divergence, temperature: float, teach
         raise ValueError('mode "conditional" has no use for teacher_tail; "exact" has')
 
 
-def check_rows(taught: Tensor, weight: Tensor, ids: Tensor, logprobs: Tensor, tail: Tensor | None) -> None:
-    n = len(taught)
+def check_labels(labels: Tensor, weight: Tensor) -> None:
+    if not len(labels):
+        return
+    least, most = torch.stack(labels.aminmax()).tolist()
+    if not 0 <= least <= most < len(weight):
+        raise ValueError(f"labels from {least} to {most}, and the head has {len(weight)} rows")
+
+
+def check_shapes(n: int, ids: Tensor, logprobs: Tensor, tail: Tensor | None) -> None:
     if ids.ndim != 2 or ids.shape != logprobs.shape or len(ids) != n or (tail is not None and tail.shape != (n,)):
         raise ValueError(
             f"teacher_ids {tuple(ids.shape)} and teacher_logprobs {tuple(logprobs.shape)}: both are (N, K), and teacher_tail "
             f"(N,), with N = {n}"
         )
-    ids = ids[taught]
-    present = ids >= 0
-    if not present.any():
+
+
+def check_rows(weight: Tensor, ids: Tensor, logprobs: Tensor, tail: Tensor | None) -> None:
+    """Of the rows `(N, K)` and tails `(N,)` of the tokens that count; all facts at once, one wait for the device."""
+    if not ids.numel():
         return
-    largest = int(ids.max())
+    ascending = ids.sort(dim=1).values
+    twice = ((ascending[:, 1:] == ascending[:, :-1]) & (ascending[:, 1:] >= 0)).any()
+    mass = logprobs.double().exp().sum(1).max()  # a NaN stays one
+    largest_tail = ids.new_full((), -1) if tail is None else tail.masked_fill((ids < 0).all(1), -1).max()
+    largest, has_twice, most, tail_most = torch.stack(
+        [ids.max().double(), twice.double(), mass, largest_tail.double()]
+    ).tolist()
     if largest >= len(weight):
         raise ValueError(
-            f"a teacher's id {largest}, and the student's head has {len(weight)} rows: these vocabularies differ"
+            f"a teacher's id {largest:.0f}, and the student's head has {len(weight)} rows: these vocabularies differ"
         )
-    ascending = ids.sort(dim=1).values
-    if bool(((ascending[:, 1:] == ascending[:, :-1]) & (ascending[:, 1:] >= 0)).any()):
+    if has_twice:
         raise ValueError("a teacher's row has an id twice")
-    mass = logprobs[taught].double().masked_fill(~present, -torch.inf).exp().sum(1)
-    if not bool((mass <= 1 + MASS_TOLERANCE).all()):  # and no NaN
-        raise ValueError(
-            f"a teacher's row has a mass of {float(mass.max()):.4f}; logprobs at temperature 1 have at most 1"
-        )
-    if tail is not None and not bool((tail[taught][present.any(1)] < 0).all()):
+    if not most <= 1 + MASS_TOLERANCE:
+        raise ValueError(f"a teacher's row has a mass of {most:.4f}; logprobs at temperature 1 have at most 1")
+    if not tail_most < 0:
         raise ValueError("teacher_tail holds logs of masses below 1, so below 0")
