@@ -13,25 +13,31 @@ class Schedule(Section):
 
     kind: Literal["linear", "cosine", "staged"]
     """`linear` and `cosine` go from `start` to `end`; `staged` takes `values[i]` from the share `at[i]` of the steps on."""
-    start: float = 0.0
+    start: float | None = None
     """Value of the first step."""
-    end: float = 0.0
+    end: float | None = None
     """Value of the last step."""
-    values: list[float] = []
+    values: list[float] | None = None
     """Of each stage."""
-    at: list[float] = []
+    at: list[float] | None = None
     """Where each stage begins, as a share of all steps; the first at 0."""
 
     @model_validator(mode="after")
     def is_whole(self) -> "Schedule":
-        given = self.model_fields_set - {"kind"}
+        given = {name for name in ("start", "end", "values", "at") if getattr(self, name) is not None}
         wanted = {"values", "at"} if self.kind == "staged" else {"start", "end"}
         if given != wanted:
             raise ValueError(f'a schedule of kind "{self.kind}" has {" and ".join(sorted(wanted))}, and nothing else')
-        if self.kind == "staged" and not (
-            len(self.values) == len(self.at) > 0
-            and self.at[0] == 0
-            and all(0 <= first < second < 1 for first, second in zip(self.at, [*self.at[1:], 0.999999], strict=True))
+        if (
+            self.values is not None
+            and self.at is not None
+            and not (
+                len(self.values) == len(self.at) > 0
+                and self.at[0] == 0
+                and all(
+                    0 <= first < second < 1 for first, second in zip(self.at, [*self.at[1:], 0.999999], strict=True)
+                )
+            )
         ):
             raise ValueError(
                 f"values = {self.values}, at = {self.at}: as many, and `at` ascends from 0 and stays below 1"
@@ -59,7 +65,7 @@ class Kl(Section):
             schedule = getattr(self, name)
             bounds = [schedule]
             if isinstance(schedule, Schedule):
-                bounds = schedule.values or [schedule.start, schedule.end]
+                bounds = schedule.values or [value for value in (schedule.start, schedule.end) if value is not None]
             if not all(least <= value <= most for value in bounds):
                 raise ValueError(f"{name} = {bounds}: between {least:g} and {most:g}")
         if self.mode == "tail" and self.temperature != 1.0:

@@ -10,10 +10,11 @@ def value_at(schedule: float | Schedule, step: int, steps: int) -> float:
     if not isinstance(schedule, Schedule):
         return float(schedule)
     progress = min(step / max(steps - 1, 1), 1.0)
-    if schedule.kind == "staged":
+    if schedule.values is not None and schedule.at is not None:
         passed = sum(at <= progress for at in schedule.at)
         return schedule.values[passed - 1]
     share = progress if schedule.kind == "linear" else (1 - math.cos(math.pi * progress)) / 2
+    assert schedule.start is not None and schedule.end is not None  # noqa: PT018 - the recipe has checked it
     return schedule.start + (schedule.end - schedule.start) * share
 
 
@@ -21,4 +22,4 @@ def all_values(schedule: float | Schedule) -> list[float] | None:
     """The values it takes, where they are few; None where it moves through a range."""
     if not isinstance(schedule, Schedule):
         return [float(schedule)]
-    return list(dict.fromkeys(schedule.values)) if schedule.kind == "staged" else None
+    return list(dict.fromkeys(schedule.values)) if schedule.values is not None else None
