@@ -12,8 +12,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from trl.trainer.utils import maybe_gather_lm_head_ctx
 
+from r1distill.errors import UserError
+
 TOKENS_A_TILE = 512
 VOCABULARY_A_TILE = 8192
+# multipliers of the logits that some architectures have
+SCALINGS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier")
 NOTHING = -1e30  # the logarithm of an empty sum; finite, so that it makes no NaN in a difference
 
 
@@ -31,6 +35,16 @@ class HeadNumbers(NamedTuple):
     mean: Tensor
     top: Tensor
     entropy: Tensor
+
+
+def refuse_other_head(model: Any, whose: str) -> None:
+    """Raise UserError where logits are not `hidden @ weight.T`: some architectures scale them, or have a bias."""
+    config = model.config.get_text_config()
+    for name in SCALINGS:
+        if getattr(config, name, None) not in (None, 1, 1.0):
+            raise UserError(f"{whose}: {config.model_type} scales its logits ({name}), which is not supported here")
+    if getattr(model.get_output_embeddings(), "bias", None) is not None:
+        raise UserError(f"{whose}: the head of {config.model_type} has a bias, which is not supported here")
 
 
 def head_numbers(
