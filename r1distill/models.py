@@ -24,7 +24,8 @@ def load_tokenizer(name: str, revision: str | None, key: str, *, trust_remote_co
     require_packages(f"{key} = {name}: reading its tokenizer", "transformers")
     transformers = importlib.import_module("transformers")
     try:
-        path = resolve_model(name, key)
+        has_one = (Path(name).expanduser() / "tokenizer_config.json").is_file()  # and maybe no model beside it
+        path = Path(name).expanduser() if has_one else resolve_model(name, key)
         return transformers.AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -43,8 +43,8 @@ def open_pass(recipe: Recipe, scorer: Scorer, teacher: Teacher) -> Iterator[Scor
 
     def score(items: Iterable[Item], keep: Keep) -> None:
         for batch in batches(items, settings.batch_tokens):
-            for item, scores in zip(batch, scores_of(model, batch, teacher, settings.batch_tokens), strict=True):
-                keep(item, scores)
+            scores = scores_of(model, batch, teacher, settings.batch_tokens)
+            keep(list(zip(batch, scores, strict=True)))
 
     yield score
 

@@ -97,15 +97,17 @@ def score_missing(run: Run, clock: Clock, writer: CacheWriter, keys: set[tuple[s
     def note() -> str:
         return f"{tokens:,} tokens, {tokens / max(time.monotonic() - started, 1e-3):,.0f}/s"
 
-    def keep(item: Item, scores: Scores | None) -> None:
+    def keep(batch: list[tuple[Item, Scores | None]]) -> None:
         nonlocal tokens, refused
-        if scores is None:
-            refused += 1
-        else:
-            writer.add(item.trace, *scores)
-            tokens += len(item.reply)
+        for item, scores in batch:
+            if scores is None:
+                refused += 1
+            else:
+                writer.add(item.trace, *scores)
+                tokens += len(item.reply)
+        writer.seal_if_due()
         clock.tick()
-        progress.advance(note=note)
+        progress.advance(len(batch), note=note)
 
     scorer = scorer_of(run.recipe)
     module = importlib.import_module(PASSES[run.recipe.cache.source])

@@ -42,8 +42,8 @@ class Scores(NamedTuple):
     entropies: NDArray[np.float32] | None = None
 
 
-# takes what was scored, in the order of the items; None for one that the model has no room for
-Keep = Callable[[Item, Scores | None], None]
+# takes what was scored together, in the order of the items; None for one that the model has no room for
+Keep = Callable[[list[tuple[Item, Scores | None]]], None]
 Score = Callable[[Iterable[Item], Keep], None]
 
 

@@ -75,4 +75,4 @@ async def score_all(engine: VllmEngine, items: Iterable[Item], keep: Keep, k: in
 
 async def hand_over(waiting: deque[tuple[Item, asyncio.Task[Scores | None]]], keep: Keep) -> None:
     item, task = waiting.popleft()
-    keep(item, await task)
+    keep([(item, await task)])

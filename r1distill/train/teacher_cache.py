@@ -82,9 +82,9 @@ def differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:
 class CacheWriter:
     """Writes a cache into `folder`. A context manager; without an exception it ends with the manifest.
 
-    It replaces what is there. With `resume` it adds to it, finished or not: a shard is closed and noted in progress.json
-    every minute, and what is noted survives any end. `made_for` is noted beside each new shard. Raises UserError on
-    entering where what is there is of another teacher.
+    It replaces what is there. With `resume` it adds to it, finished or not: `seal_if_due` closes a shard every minute and
+    notes it in progress.json, and what is noted survives any end. `made_for` is noted beside each new shard. Raises
+    UserError on entering where what is there is of another teacher.
     """
 
     def __init__(self, folder: Path, teacher: Teacher, *, resume: bool = False, made_for: str | None = None) -> None:
@@ -99,7 +99,7 @@ class CacheWriter:
         self.before: TeacherCache | None = None  # what was there, where it is continued
 
     def __enter__(self) -> "CacheWriter":
-        for torn in self.folder.glob(".*.arrow.*"):  # of a process that was killed
+        for torn in (*self.folder.glob(".*.arrow.*"), *self.folder.glob(".*.json.*")):  # of a process that was killed
             torn.unlink()
         manifest, progress = self.folder / MANIFEST, self.folder / PROGRESS
         if self.resume:
@@ -174,10 +174,10 @@ class CacheWriter:
         self.batch.append((trace, rows, wide, entropies))
         self.batch_bytes += 4 * n + rows.lengths.nbytes + rows.ids.nbytes + rows.logprobs.nbytes + wide.nbytes
         self.batch_mass += float(np.exp(rows.logprobs.astype(np.float64)).sum())
-        if self.resume and time.monotonic() - self.sealed_at > SEAL_EVERY_S:
-            self.seal()
-        elif self.batch_bytes > BYTES_A_BATCH:
+        if self.batch_bytes > BYTES_A_BATCH:
             self.write_batch()
+            if not self.resume:
+                self.seal_if_due()
 
     def write_batch(self) -> None:
         if not self.batch:
@@ -206,7 +206,11 @@ class CacheWriter:
         shard["bytes"] += self.batch_bytes
         shard["mass"] += self.batch_mass
         self.batch, self.batch_bytes, self.batch_mass = [], 0, 0.0
-        if shard["bytes"] > BYTES_A_SHARD:
+
+    def seal_if_due(self) -> None:
+        """Where it is to be continued this is asked for by who adds, between what was made together."""
+        is_full = self.file is not None and self.shards[-1]["bytes"] > BYTES_A_SHARD
+        if is_full or (self.resume and time.monotonic() - self.sealed_at > SEAL_EVERY_S):
             self.seal()
 
     def seal(self) -> None:
