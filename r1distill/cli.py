@@ -83,7 +83,7 @@ def work(recipe: str, overrides: list[str] | None, names: tuple[str, ...] | None
         return
     pipeline, summary = room("pipeline"), room("summary")
     with room("run").locked(run):
-        pipeline.run_stages(run, names or pipeline.STAGE_NAMES, redo=redo)
+        pipeline.run_stages(run, names or pipeline.names_of_run(run.recipe), redo=redo)
         result = summary.write_summary(run)
     if names is None:
         summary.show_summary(run, result)
@@ -91,7 +91,7 @@ def work(recipe: str, overrides: list[str] | None, names: tuple[str, ...] | None
 
 @app.command()
 def run(recipe: RecipeName, overrides: Overrides = None, dry_run: DryRun = False, redo: Redo = False) -> None:
-    """All stages: generate, verify, filter, train, eval. Finished ones are skipped."""
+    """All stages: generate, verify, filter, cache where it is needed, train, eval. Finished ones are skipped."""
     work(recipe, overrides, None, dry_run, redo)
 
 
@@ -184,6 +184,7 @@ def verify(
 
 
 stage_command("filter", "Choose what is taught: verdicts → decisions, funnel and dataset.")
+stage_command("cache", "Score the kept traces with the teacher, for [train.kl]: decisions → scored_cache.")
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from r1distill.cache.settings import engine_of, scorer_of, why_not_scored
 from r1distill.console import say
 from r1distill.errors import UserError
 from r1distill.evaluate.tasks import load_task
@@ -28,11 +29,15 @@ def show_plan(run: Run, recipe_path: Path) -> None:
         "generate": plan_generate(recipe),
         "verify": plan_verify(recipe.verify),
         "filter": plan_filter(recipe),
+        "cache": plan_cache(recipe),
         "train": plan_train(run),
         "eval": plan_eval(recipe),
     }
     for status in statuses(run):
-        say(f"\n{status.stage.name}  [{status.state}{': ' + status.why if status.why else ''}]", style="bold")
+        state, why = status.state, status.why
+        if status.stage.name == "cache" and state != "done" and (reason := why_not_scored(recipe)):
+            state, why = "not needed", reason
+        say(f"\n{status.stage.name}  [{state}{': ' + why if why else ''}]", style="bold")
         for line in plans[status.stage.name]:
             say(f"  {line}")
 
@@ -90,6 +95,25 @@ def plan_filter(recipe: Recipe) -> list[str]:
     if settings.validation_fraction:
         lines.append(f"{settings.validation_fraction:.1%} of the problems for validation")
     return lines
+
+
+def plan_cache(recipe: Recipe) -> list[str]:
+    settings = recipe.cache
+    if settings.source == "generation":
+        kept = "are kept while sampling" if recipe.generate.keep_distributions else "are not kept"
+        return [f"distributions of the teacher {kept} (generate.keep_distributions)"]
+    scorer = scorer_of(recipe)
+    if settings.source == "vllm":
+        engine = f"vLLM in this process{options(engine_of(recipe))}, top {settings.k} logprobs"
+    else:
+        at = ", ".join(f"{temperature:g}" for temperature in [1.0, *settings.temperatures])
+        engine = (
+            f"transformers{options(settings.model_args)}, top {settings.k} of whole distributions, at temperature {at}"
+        )
+    return [
+        f"teacher   {scorer.model}: {engine}, {settings.dtype}",
+        f"scores    the kept traces, logits of {settings.batch_tokens:,} tokens at once",
+    ]
 
 
 def plan_train(run: Run) -> list[str]:

@@ -3,6 +3,7 @@
 import importlib
 import re
 from pathlib import Path
+from typing import Any
 
 from r1distill.errors import UserError, require_packages
 from r1distill.quickstart import embedded_model
@@ -18,17 +19,18 @@ def resolve_model(name: str, key: str) -> str:
     return str(Path(name).expanduser().resolve()) if Path(name).expanduser().exists() else name
 
 
-def vocabulary_of(name: str, revision: str | None, key: str) -> dict[str, int]:
-    """The map from token to id of a model's tokenizer. Raises UserError where there is none to be had."""
+def load_tokenizer(name: str, revision: str | None, key: str, *, trust_remote_code: bool = False) -> Any:
+    """The tokenizer of a model. Raises UserError where there is none to be had."""
     require_packages(f"{key} = {name}: reading its tokenizer", "transformers")
     transformers = importlib.import_module("transformers")
     try:
-        path = resolve_model(name, key)
-        return transformers.AutoTokenizer.from_pretrained(path, revision=revision).get_vocab()
+        has_one = (Path(name).expanduser() / "tokenizer_config.json").is_file()  # and maybe no model beside it
+        path = Path(name).expanduser() if has_one else resolve_model(name, key)
+        return transformers.AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"{key} = {name}: its tokenizer cannot be read: {reason}; name one in teacher.tokenizer"
+            f"{key} = {name}: its tokenizer cannot be read: {reason}; give a folder or Hub id that has one"
         ) from None
 
 

@@ -11,6 +11,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from r1distill.cache.settings import manifest_of, scorer_of, why_not_scored
+from r1distill.cache.stage import cache_stage
 from r1distill.console import clock as clock_text
 from r1distill.console import library_output_to, say
 from r1distill.errors import UserError, require_packages
@@ -42,6 +44,7 @@ class Stage:
     after: str | None
     sections: tuple[str, ...]
     outputs: tuple[str, ...]  # names in the run folder that a redo sets aside
+    growing: tuple[str, ...] = ()  # those too, but only where its own settings changed: what is in them is used again
 
 
 STAGES = (
@@ -55,6 +58,7 @@ STAGES = (
     # the judge's replies stay: each is known by all that decides it
     Stage("verify", verify_stage, "generate", ("verify",), ("verdicts.parquet",)),
     Stage("filter", filter_stage, "verify", ("filter",), ("decisions.parquet", "funnel.json", "dataset")),
+    Stage("cache", cache_stage, "filter", ("cache",), (), ("scored_cache",)),
     Stage("train", train_stage, "filter", ("train",), ("student",)),
     # the journals of eval stay: a sample's identity has the model and the training that made it in it
     Stage("eval", eval_stage, "train", ("eval",), ()),
@@ -65,7 +69,8 @@ SPEED_ONLY = (
     "teacher.urls", "teacher.api_key_env", "teacher.timeout_s", "teacher.retries", "teacher.engine",
     "teacher.usd_per_million_tokens", "generate.concurrency", "generate.metrics_port", "verify.workers",
     "verify.judge.urls", "verify.judge.api_key_env", "verify.judge.timeout_s",
-    "verify.judge.retries", "verify.judge.concurrency", "train.launch", "eval.concurrency", "eval.engine",
+    "verify.judge.retries", "verify.judge.concurrency", "cache.batch_tokens", "cache.engine", "train.launch",
+    "eval.concurrency", "eval.engine",
 )  # fmt: skip
 # keys of generate that can change while the samples taken so far stay good
 EXTENDING = (
@@ -73,6 +78,16 @@ EXTENDING = (
     "generate.stop_after_correct", "generate.logprobs", "generate.max_samples", "generate.max_tokens",
     "generate.stop_repetition", "generate.keep_distributions", "teacher.tokenizer",
 )  # fmt: skip
+
+
+def predecessor(stage: Stage, recipe: Recipe) -> str | None:
+    """The stage whose results it takes: for training with scored distributions that is `cache`, else `filter`."""
+    return "cache" if stage.name == "train" and why_not_scored(recipe) is None else stage.after
+
+
+def names_of_run(recipe: Recipe) -> list[str]:
+    """The stages of `run`: all, but `cache` only where training takes what it makes."""
+    return [name for name in STAGE_NAMES if name != "cache" or why_not_scored(recipe) is None]
 
 
 def inputs_of(stage: Stage, recipe: Recipe) -> dict[str, Any]:
@@ -87,6 +102,10 @@ def inputs_of(stage: Stage, recipe: Recipe) -> dict[str, Any]:
         flat["problems.sha256"] = problems_sha256(recipe.problems.path)
     if stage.name == "verify" and recipe.verify.judge:
         flat["verify.judge.prompt.sha256"] = load_judge_prompt(recipe.verify.judge.prompt).sha256
+    if stage.name == "cache":
+        flatten("cache", {**manifest_of(recipe), "tokenizer": scorer_of(recipe).tokenizer}, flat)
+    if stage.name == "train" and recipe.train.kl and not recipe.train.kl.online:
+        flat["train.kl.source"] = recipe.cache.source
     if stage.name == "train" and (template := chat_template_text(recipe.train)):
         flat["train.chat_template.sha256"] = hashlib.sha256(template.encode()).hexdigest()
     if stage.name == "eval":
@@ -144,6 +163,7 @@ class Status:
     stage: Stage
     state: str  # done | unfinished | to do | outdated
     why: str = ""
+    changed: bool = False  # its own settings, and not only what it is made from
 
 
 def statuses(run: Run) -> list[Status]:
@@ -153,15 +173,16 @@ def statuses(run: Run) -> list[Status]:
     for stage in STAGES:
         record = run.record(stage.name)
         changed = changes(record["inputs"], inputs_of(stage, run.recipe)) if record else []
-        upstream = run.record(stage.after) if stage.after else None
+        after = predecessor(stage, run.recipe)
+        upstream = run.record(after) if after else None
         if record is None:
             status = Status(stage, "to do")
         elif changed:
-            status = Status(stage, "outdated", f"the recipe changed: {'; '.join(changed)}")
-        elif stage.after and rerun[stage.after]:
-            status = Status(stage, "outdated", f"{stage.after} runs again")
+            status = Status(stage, "outdated", f"the recipe changed: {'; '.join(changed)}", changed=True)
+        elif after and rerun[after]:
+            status = Status(stage, "outdated", f"{after} runs again")
         elif record["upstream"] != (upstream or {}).get("finished_at"):
-            status = Status(stage, "outdated", f"{stage.after} ran again since")
+            status = Status(stage, "outdated", f"{after} ran again since")
         else:
             status = Status(stage, "done" if record["status"] == "done" else "unfinished")
         rerun[stage.name] = status.state != "done"
@@ -200,14 +221,15 @@ def run_stages(run: Run, names: Iterable[str], *, redo: bool = False) -> None:
 def status_of(run: Run, name: str) -> tuple[Status, Status | None]:
     """The status of a stage and of the one whose results it takes."""
     found = {status.stage.name: status for status in statuses(run)}
-    return found[name], found.get(found[name].stage.after or "")
+    return found[name], found.get(predecessor(found[name].stage, run.recipe) or "")
 
 
 def run_stage(run: Run, status: Status) -> None:
     stage = status.stage
     if status.state == "outdated":
-        set_aside(run, stage)
-    upstream = run.record(stage.after) if stage.after else None
+        set_aside(run, stage, growing=status.changed)
+    after = predecessor(stage, run.recipe)
+    upstream = run.record(after) if after else None
     record: dict[str, Any] = {
         "stage": stage.name,
         "status": "running",
@@ -246,10 +268,10 @@ def refuse_other_recipe(run: Run, redo: bool) -> None:
         )
 
 
-def set_aside(run: Run, stage: Stage) -> None:
-    """Move what an outdated stage made to superseded/, so that nothing computed is lost."""
+def set_aside(run: Run, stage: Stage, *, growing: bool = True) -> None:
+    """Move what an outdated stage made to superseded/, so that nothing computed is lost; what is `growing` if asked."""
     target = run.folder / "superseded" / f"{stage.name}-{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**6}"
-    for name in (*stage.outputs, f"stages/{stage.name}.json"):
+    for name in (*stage.outputs, *(stage.growing if growing else ()), f"stages/{stage.name}.json"):
         source = run.folder / name
         if source.exists():
             target.mkdir(parents=True, exist_ok=True)
@@ -270,6 +292,13 @@ def preflight(recipe: Recipe, names: list[str]) -> None:
             engines["teacher.engine"] = recipe.teacher.engine
     if {"verify", "eval"} & set(names) and recipe.verify.judge:
         load_judge_prompt(recipe.verify.judge.prompt)
+    if "cache" in names and recipe.cache.source != "generation":
+        scorer = scorer_of(recipe)
+        require_packages("cache", "torch", "transformers")
+        check_model_name(scorer.model, scorer.key)
+        if recipe.cache.source == "vllm":
+            require_packages("cache", "vllm")
+            engines["cache.engine"] = recipe.cache.engine
     if "train" in names:
         require_packages("train", "torch", "transformers", "trl", "peft", "datasets", "accelerate")
         check_model_name(recipe.train.student, "train.student")

@@ -64,6 +64,12 @@ def render(tokenizer: Any, user_message: str) -> str:
     return head if mark and not tail.strip() else text
 
 
+def template_sha256(tokenizer: Any) -> str | None:
+    """Of the text of its chat template; None where it has none."""
+    template = getattr(tokenizer, "chat_template", None)
+    return hashlib.sha256(str(template).encode()).hexdigest() if template else None
+
+
 def encode_prompt(tokenizer: Any, rendered: str, prefill: str) -> list[int]:
     """Token ids of prompt and forced start, encoded apart so that training sees the same boundary.
 

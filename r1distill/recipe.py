@@ -14,7 +14,8 @@ from pydantic.fields import FieldInfo
 from r1distill.errors import UserError
 from r1distill.resources import SHIPPED, shipped_names
 from r1distill.section import Section
-from r1distill.sections import Eval, Filter, Generate, Problems, Serve, Teacher, Verify
+from r1distill.sections import Cache, Eval, Filter, Generate, Problems, Serve, Teacher, Verify
+from r1distill.train.schedules import all_values
 from r1distill.train_sections import Train
 
 RECIPES = "scripts/recipes"
@@ -22,6 +23,7 @@ RECIPES = "scripts/recipes"
 PASSED_THROUGH = {
     "train": "; TRL's options go in [train.args]",
     "teacher": "; vLLM's options go in [teacher.engine]",
+    "cache": "; vLLM's options go in [cache.engine]",
     "eval": "; vLLM's options go in [eval.engine]",
     "serve": "; vLLM's options go in [teacher.engine]",
 }
@@ -41,6 +43,7 @@ class Recipe(Section):
     generate: Generate = Generate()
     verify: Verify = Verify()
     filter: Filter = Filter()
+    cache: Cache = Cache()
     train: Train
     eval: Eval = Eval()
 
@@ -55,6 +58,29 @@ class Recipe(Section):
             raise ValueError(
                 "train.merge_adapter = false leaves an adapter, which eval cannot score: set it to true, or take "
                 '"student" out of eval.models'
+            )
+        return self
+
+    @model_validator(mode="after")
+    def distributions_have_one_source(self) -> "Recipe":
+        if self.generate.keep_distributions and self.cache.source != "generation":
+            raise ValueError(
+                f'generate.keep_distributions and cache.source = "{self.cache.source}": the distributions would be taken '
+                "twice; set one of them back"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def mode_exact_has_its_temperatures(self) -> "Recipe":
+        kl = self.train.kl
+        if kl is None or kl.online or kl.mode != "exact":
+            return self
+        temperatures, known = all_values(kl.temperature), [1.0, *self.cache.temperatures]
+        if temperatures is None or not set(temperatures) <= set(known):
+            raise ValueError(
+                f'train.kl.mode = "exact" at temperatures {temperatures or "of a range"}, and the mass outside of what is kept '
+                f'is known at {known}; set train.kl.mode = "conditional", or cache.source = "transformers" and '
+                "cache.temperatures"
             )
         return self
 
@@ -133,6 +159,8 @@ def describe(problem: Any, model: type[BaseModel]) -> str:
     if problem["type"] == "missing":
         return f"{dotted} is missing; it has no default, so set it"
     message = problem["msg"]
+    if not location:  # of several sections
+        return message.removeprefix("Value error, ")
     return f"{dotted} = {problem['input']!r}: {message[0].lower()}{message[1:]}"
 
 

@@ -178,6 +178,68 @@ class Filter(Section):
     """Share of the problems whose traces go to the validation split."""
 
 
+class Cache(Section):
+    """Where `[train.kl]` has the teacher's distributions from: kept while sampling, or scored (`r1distill cache`)."""
+
+    source: Literal["generation", "vllm", "transformers"] = "generation"
+    """`generation`: what `generate.keep_distributions` kept; `vllm`: prompt logprobs; `transformers`: whole distributions."""
+    model: str | None = None
+    """Hub id, folder, or `quickstart:teacher`; absent is `teacher.model`."""
+    revision: str | None = None
+    """Git revision on the Hub; absent with `model` is `teacher.revision`."""
+    tokenizer: str | None = None
+    """Hub id or folder of its tokenizer and chat template; absent is the model's own."""
+    k: int = Field(default=64, ge=4, le=64)
+    """Likeliest tokens asked for; those that hold 0.999 of the mass are kept, at least 4."""
+    temperatures: list[float] = []
+    """`transformers` only: temperatures besides 1 at which `train.kl.mode = "exact"` is to be had: `[2.0, 5.0]`."""
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """Type of the weights; logits are float32."""
+    batch_tokens: int = Field(default=2048, ge=64)
+    """Tokens whose logits are there at once, each of which takes several times 4 bytes an entry of the vocabulary."""
+    model_args: dict[str, Any] = {}
+    """`transformers` only: passed to `from_pretrained` (`device_map = "auto"`, …)."""
+    engine: dict[str, Any] = {}
+    """`vllm` only: vLLM's engine arguments, over those of `[teacher.engine]` where that model is scored."""
+
+    @model_validator(mode="after")
+    def nothing_is_set_in_vain(self) -> "Cache":
+        unread = {
+            "generation": (
+                "model", "revision", "tokenizer", "k", "temperatures", "dtype", "batch_tokens", "model_args", "engine",
+            ),
+            "vllm": ("temperatures", "model_args"),
+            "transformers": ("engine",),
+        }[self.source]  # fmt: skip
+        for name in unread:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                remedy = "vllm" if name == "engine" else "transformers"
+                raise ValueError(
+                    f'{name} = {getattr(self, name)} means nothing where source = "{self.source}"; remove it, or set source = '
+                    f'"{remedy}"'
+                )
+        return self
+
+    @model_validator(mode="after")
+    def temperatures_are_others_than_1(self) -> "Cache":
+        if not all(1e-3 <= temperature <= 100 and temperature != 1 for temperature in self.temperatures) or len(
+            set(self.temperatures)
+        ) < len(self.temperatures):
+            raise ValueError(
+                f"temperatures = {self.temperatures}: each between 0.001 and 100, once, and without 1, which needs none"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def logprobs_are_of_the_model(self) -> "Cache":
+        for name, remedy in (("dtype", "set cache.dtype"), ("max_num_batched_tokens", "set cache.batch_tokens")):
+            if name in self.engine:
+                raise ValueError(f"engine.{name} = {self.engine[name]}: {remedy} instead")
+        if self.engine.get("logprobs_mode", "raw_logprobs") != "raw_logprobs":
+            raise ValueError(f'engine.logprobs_mode = "{self.engine["logprobs_mode"]}": only raw_logprobs; remove it')
+        return self
+
+
 class Eval(Section):
     """How models are scored. A task's own file decides what is not set here."""
 

@@ -52,18 +52,27 @@ def with_a_sample(run: Run) -> Run:
 
 
 def recipe_file(folder: Path, **sections: Any) -> Path:
-    """The same as a TOML file. JSON's strings, numbers, lists and booleans are TOML's too."""
+    """The same as a TOML file."""
     tables = settings(folder, **sections)
-    lines = [f"{key} = {json.dumps(value)}" for key, value in tables.items() if not isinstance(value, dict)]
+    lines = [f"{key} = {toml(value)}" for key, value in tables.items() if not isinstance(value, dict)]
     for name, table in tables.items():
         if isinstance(table, dict):
-            lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
+            lines += [f"[{name}]", *(f"{key} = {toml(value)}" for key, value in table.items())]
     path = folder / "recipe.toml"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
 
 
-def r1distill(*arguments: str | Path, cwd: Path | None = None, before: str = "", **env: str) -> Any:
+def toml(value: Any) -> str:
+    """JSON's strings, numbers, lists and booleans are TOML's too."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {toml(each)}" for key, each in value.items()) + " }"
+    return json.dumps(value)
+
+
+def r1distill(
+    *arguments: str | Path, cwd: Path | None = None, before: str = "", timeout: float = 60, **env: str
+) -> Any:
     """Run the command line in a process of its own; `before` is Python that it runs first."""
     code = f"{before}\nfrom r1distill.cli import main\nmain()"
     return subprocess.run(
@@ -71,7 +80,7 @@ def r1distill(*arguments: str | Path, cwd: Path | None = None, before: str = "",
         capture_output=True,
         text=True,
         cwd=cwd,
-        timeout=60,
+        timeout=timeout,
         env={**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "COLUMNS": "200", **env},
     )
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from small_run import PROBLEMS, ROOT, jsonl, small_run, with_a_sample
 
+from r1distill.dry_run import show_plan
 from r1distill.errors import UserError
 from r1distill.pipeline import (
     EXTENDING,
@@ -18,6 +19,7 @@ from r1distill.pipeline import (
     STAGES,
     changes,
     inputs_of,
+    names_of_run,
     preflight,
     refuse_other_recipe,
     run_stages,
@@ -69,7 +71,7 @@ def test_a_new_run_has_everything_to_do_and_a_finished_one_nothing(tmp_path: Pat
 
 def test_a_stage_that_was_begun_is_continued(tmp_path: Path) -> None:
     run = small_run(tmp_path)
-    finish(run, "generate", "verify", "filter")
+    finish(run, "generate", "verify", "filter", "cache")
     finish(run, "train", status="running")
     assert states(run) == {**dict.fromkeys(STAGE_NAMES, "done"), "train": "unfinished", "eval": "to do"}
 
@@ -77,7 +79,7 @@ def test_a_stage_that_was_begun_is_continued(tmp_path: Path) -> None:
 def test_a_changed_filter_outdates_what_comes_after_and_says_why(tmp_path: Path) -> None:
     finish(small_run(tmp_path), *STAGE_NAMES)
     run = small_run(tmp_path, filter={"max_mean_entropy_nats": 0.5})
-    done, outdated = ["generate", "verify"], ["filter", "train", "eval"]
+    done, outdated = ["generate", "verify"], ["filter", "cache", "train", "eval"]
     assert states(run) == {**dict.fromkeys(done, "done"), **dict.fromkeys(outdated, "outdated")}
     assert why(run)["filter"] == "the recipe changed: filter.max_mean_entropy_nats 0.85 → 0.5"
     assert why(run)["train"] == "filter runs again"
@@ -99,11 +101,12 @@ def test_a_stage_that_ran_again_outdates_the_next(tmp_path: Path) -> None:
         {"teacher": {"engine": {"tensor_parallel_size": 8, "x": {"y": 1}}}},
         {"generate": {"concurrency": 3}, "eval": {"concurrency": 3, "engine": {"max_model_len": 5}}},
         {"train": {"launch": {"num_processes": 8}}},
+        {"cache": {"source": "vllm", "batch_tokens": 64, "engine": {"max_model_len": 5}}},
         {"verify": {"workers": 7}},
     ],
 )
 def test_what_only_changes_the_speed_outdates_nothing(tmp_path: Path, sections: dict[str, Any]) -> None:
-    finish(small_run(tmp_path), *STAGE_NAMES)
+    finish(small_run(tmp_path, cache={"source": "vllm"} if "cache" in sections else {}), *STAGE_NAMES)
     assert states(small_run(tmp_path, **sections)) == dict.fromkeys(STAGE_NAMES, "done")
 
 
@@ -113,6 +116,9 @@ def test_what_only_changes_the_speed_outdates_nothing(tmp_path: Path, sections: 
         ("generate", {"seed": 1}),
         ("generate", {"teacher": {"model": "another"}}),
         ("generate", {"generate": {"prefill": ""}}),
+        ("cache", {"cache": {"source": "vllm", "k": 8}}),
+        ("cache", {"cache": {"source": "vllm", "dtype": "float32"}}),
+        ("cache", {"cache": {"source": "vllm", "model": "org/another"}}),
         ("train", {"train": {"args": {"learning_rate": 1e-3}}}),
         ("train", {"train": {"peft": {"r": 8}}}),
         ("train", {"train": {"chat_template": "prompts/chatml.jinja"}}),
@@ -121,7 +127,7 @@ def test_what_only_changes_the_speed_outdates_nothing(tmp_path: Path, sections: 
     ],
 )
 def test_what_changes_the_result_outdates_its_stage(tmp_path: Path, stage: str, sections: dict[str, Any]) -> None:
-    finish(small_run(tmp_path), *STAGE_NAMES)
+    finish(small_run(tmp_path, cache={"source": "vllm"} if stage == "cache" else {}), *STAGE_NAMES)
     run = small_run(tmp_path, **sections)
     first = next(status for status in statuses(run) if status.state != "done")
     assert (first.stage.name, first.state) == (stage, "outdated")
@@ -184,6 +190,63 @@ def test_changes_are_said_in_one_line() -> None:
     assert len(long) < 90
 
 
+SCORED = {"cache": {"source": "transformers"}, "train": {"kl": {}}}
+
+
+@pytest.mark.parametrize(
+    ("sections", "reason"),
+    [
+        ({}, "there is no [train.kl]"),
+        ({"cache": {"source": "vllm"}}, "there is no [train.kl]"),
+        ({"train": {"kl": {}}}, 'cache.source = "generation"'),
+        ({"cache": {"source": "vllm"}, "train": {"kl": {"online": "org/t"}}}, "the teacher of train.kl.online is in"),
+        (SCORED, None),
+    ],
+)
+def test_a_run_scores_only_where_training_takes_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], sections: dict[str, Any], reason: str | None
+) -> None:
+    run = small_run(tmp_path, **sections)
+    assert ("cache" in names_of_run(run.recipe)) == (reason is None)
+    show_plan(run, tmp_path)
+    assert (f"cache  [not needed: {reason}" if reason else "cache  [to do]") in capsys.readouterr().out
+    finish(run, *STAGE_NAMES)
+    write_json(run.record_path("cache"), {**(run.record("cache") or {}), "finished_at": "cache-2"})
+    again = "cache ran again since" if reason is None else ""
+    assert why(run)["train"] == again
+
+
+def test_training_with_scored_distributions_waits_for_them(tmp_path: Path) -> None:
+    write_json(tmp_path / "student" / "config.json", {})
+    run = small_run(tmp_path, cache=SCORED["cache"], train={**SCORED["train"], "student": str(tmp_path / "student")})
+    finish(run, "generate", "verify", "filter")
+    with pytest.raises(UserError, match=r"train needs what cache makes, which is to do: r1distill cache RECIPE first"):
+        run_stages(run, ["train"])
+    finish(run, "cache", "train", "eval")
+    other = small_run(tmp_path, train={"kl": {}})
+    assert states(other)["train"] == "outdated"
+    assert "train.kl.source transformers → generation" in why(other)["train"]
+
+
+def test_what_was_scored_stays_while_only_the_kept_traces_change(tmp_path: Path) -> None:
+    run = small_run(tmp_path, **SCORED)
+    finish(run, *STAGE_NAMES)
+    write_text(run.teacher_cache / "00000.arrow", "scores")
+    looser = {
+        status.stage.name: status for status in statuses(small_run(tmp_path, **SCORED, filter={"max_per_problem": 2}))
+    }
+    assert (looser["cache"].state, looser["cache"].changed) == ("outdated", False)
+    set_aside(run, looser["cache"].stage, growing=looser["cache"].changed)
+    assert (run.teacher_cache / "00000.arrow").exists()
+    finish(run, "cache")
+    another = small_run(tmp_path, train={"kl": {}}, cache={"source": "transformers", "temperatures": [2.0]})
+    status = next(status for status in statuses(another) if status.stage.name == "cache")
+    assert status.changed
+    set_aside(another, status.stage, growing=status.changed)
+    assert not run.teacher_cache.exists()
+    assert [path.read_text() for path in run.folder.glob("superseded/cache-*/scored_cache/00000.arrow")] == ["scores"]
+
+
 # ---------------------------------------------------------------- another recipe
 
 
@@ -232,7 +295,7 @@ def test_what_an_outdated_stage_made_is_set_aside(tmp_path: Path) -> None:
     assert not run.student.exists()
     assert run.record("train") is None
     assert (run.journal / "x.sqlite").read_text() == "samples"  # what was sampled stays where it is found
-    set_aside(run, STAGES[3])  # nothing more to move
+    set_aside(run, next(stage for stage in STAGES if stage.name == "train"))  # nothing more to move
     assert len(list(run.folder.glob("superseded/train-*"))) == 1
 
 

@@ -13,6 +13,7 @@ from small_run import ROOT, recipe_file, settings, small_run
 from r1distill.dry_run import show_plan
 from r1distill.errors import UserError
 from r1distill.evaluate.tasks import load_task
+from r1distill.pipeline import names_of_run
 from r1distill.recipe import Recipe, all_keys, apply_override, find_recipe, load_recipe
 from r1distill.recipe_reference import reference
 from r1distill.resources import find_file, read_file, shipped_names
@@ -82,6 +83,14 @@ def test_an_unknown_key_names_the_key_that_was_meant(tmp_path: Path, override: s
         ("run_dir=", ("run_dir = ''", "at least 1 character")),
         ("problems.path=", ("problems.path = ''", "at least 1 character")),
         ("seed=true", ("seed = True", "integer")),
+        ("cache.k=65", ("cache.k = 65", "less than or equal to 64")),
+        ("cache={ k = 8 }", ('k = 8 means nothing where source = "generation"', 'set source = "transformers"')),
+        ('cache={ source = "vllm", temperatures = [2] }', ("temperatures = [2.0] means nothing", "remove it")),
+        ('cache={ source = "transformers", engine = { x = 1 } }', ("engine = {'x': 1} means", 'set source = "vllm"')),
+        ('cache={ source = "transformers", temperatures = [1.0] }', ("temperatures = [1.0]", "without 1")),
+        ('cache={ source = "transformers", temperatures = [2, 2] }', ("temperatures = [2.0, 2.0]", "once")),
+        ('cache={ source = "vllm", engine = { logprobs_mode = "raw_logits" } }', ("only raw_logprobs",)),
+        ('cache={ source = "vllm", engine = { dtype = "half" } }', ("set cache.dtype instead",)),
     ],
 )
 def test_a_wrong_value_is_named_with_its_key_and_its_limit(
@@ -90,6 +99,37 @@ def test_a_wrong_value_is_named_with_its_key_and_its_limit(
     message = refusal(tmp_path, override)
     for word in words:
         assert word in message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (
+            ("generate.keep_distributions=true", 'cache.source="vllm"'),
+            'generate.keep_distributions and cache.source = "vllm": the distributions would be taken twice; set one',
+        ),
+        (
+            ('train.kl={ mode = "exact", temperature = 2.0 }',),
+            'train.kl.mode = "exact" at temperatures [2.0], and the mass outside of what is kept is known at [1.0]',
+        ),
+        (
+            ('train.kl={ mode = "exact", temperature = { kind = "linear", start = 2.0, end = 1.0 } }',),
+            'train.kl.mode = "exact" at temperatures of a range',
+        ),
+    ],
+)
+def test_sections_that_contradict_each_other_are_refused(
+    tmp_path: Path, overrides: tuple[str, ...], words: str
+) -> None:
+    message = refusal(tmp_path, *overrides)
+    assert message.removeprefix(f"{tmp_path / 'recipe.toml'}: ").startswith(words)
+
+
+def test_mode_exact_is_taken_where_the_cache_has_its_temperatures(tmp_path: Path) -> None:
+    stages = '{ mode = "exact", temperature = { kind = "staged", values = [5, 2, 1], at = [0, 0.4, 0.8] } }'
+    overrides = ['cache={ source = "transformers", temperatures = [2, 5] }', f"train.kl={stages}"]
+    recipe = load_recipe(recipe_file(tmp_path), overrides)
+    assert Recipe.model_validate(json.loads(json.dumps(recipe.model_dump()))) == recipe
 
 
 def test_every_wrong_key_of_a_file_is_named_at_once(tmp_path: Path) -> None:
@@ -199,8 +239,8 @@ def test_a_shipped_recipe_is_found_by_name_from_anywhere_and_its_plan_is_shown(
     recipe = load_recipe(path, [f"run_dir={tmp_path / 'run'}"])
     show_plan(Run(recipe), path)
     plan = capsys.readouterr().out
-    for stage in ("generate", "verify", "filter", "train", "eval"):
-        assert f"\n{stage}  [to do]" in plan
+    for stage in ("generate", "verify", "filter", "cache", "train", "eval"):
+        assert f"\n{stage}  [{'to do' if stage in names_of_run(recipe) else 'not needed: '}" in plan
     assert recipe.teacher.model in plan
     assert recipe.train.student in plan
     assert all(task in plan for task in recipe.eval.tasks)

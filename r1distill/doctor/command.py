@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import get_args
 
+from r1distill.cache.settings import scorer_of
 from r1distill.console import library_output_to, say
 from r1distill.doctor.context import (
     check_base_can_be_asked,
@@ -30,7 +31,7 @@ from r1distill.doctor.tokens import (
 )
 from r1distill.doctor.training import check_training
 from r1distill.doctor.versions import check_attention, check_versions, installed_versions, requirements_of
-from r1distill.models import vocabulary_of
+from r1distill.models import load_tokenizer
 from r1distill.problems import local_path, read_problems
 from r1distill.procedural import is_procedural
 from r1distill.recipe import Recipe
@@ -147,19 +148,16 @@ def check_divergence(recipe: Recipe, student: Model) -> list[Finding]:
     kl = recipe.train.kl
     if kl is None:
         return []
-    teacher = recipe.teacher
-    name, revision, key = teacher.model, teacher.revision, "teacher.model"
+    scorer = scorer_of(recipe)
+    name, revision, key = scorer.tokenizer, scorer.tokenizer_revision, scorer.tokenizer_key
     if kl.online is not None:
         name, revision, key = kl.online, None, "train.kl.online"
-    elif teacher.tokenizer:
-        name, revision, key = teacher.tokenizer, None, "teacher.tokenizer"
-    vocabulary, problem = attempt("models and tokens", "[train.kl]", lambda: vocabulary_of(name, revision, key))
-    return problem if vocabulary is None else check_vocabularies(student, vocabulary, name)
+    tokenizer, problem = attempt("models and tokens", "[train.kl]", lambda: load_tokenizer(name, revision, key))
+    return problem if tokenizer is None else check_vocabularies(student, tokenizer.get_vocab(), name)
 
 
 def makes_distributions(recipe: Recipe) -> bool:
-    scored = getattr(recipe, "cache", None)
-    return recipe.generate.keep_distributions or getattr(scored, "source", "generation") != "generation"
+    return recipe.generate.keep_distributions or recipe.cache.source != "generation"
 
 
 def check_room(run: Run, student: Model | None, launch: Launch) -> list[Finding]:

@@ -133,7 +133,7 @@ def traps_of(reply: str, recipe: Recipe, special: set[str], end: str | None, n_t
 
 def check_pools(recipe: Recipe, texts: Texts) -> list[Finding]:
     """Every pool that [train.curriculum] draws from has to have examples in it."""
-    curriculum = getattr(recipe.train, "curriculum", None)
+    curriculum = recipe.train.curriculum
     if curriculum is None:
         return []
     wanted = sorted({pool for phase in curriculum.phases for pool in phase.mix})

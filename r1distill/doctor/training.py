@@ -82,7 +82,7 @@ def check_parallelism(settings: Train, launch: Launch, gpus: int) -> list[Findin
 def check_clipping(settings: Train, launch: Launch) -> list[Finding]:
     """DeepSpeed clips by its own configuration and in no other way; FSDP 1 knows the norm of its local shard only."""
     findings = []
-    groups = getattr(settings, "clip", None) is not None
+    groups = settings.clip is not None
     if launch.kind == "deepspeed":
         if groups:
             limit = "DeepSpeed clips by one norm and ignores any other"

@@ -16,10 +16,10 @@ from r1distill.generate.journal import Journal
 from r1distill.generate.meter import Meter, metrics_server
 from r1distill.generate.sampler import Judge, Plan, sample_all
 from r1distill.generate.server import ServerBackend
-from r1distill.models import resolve_model, vocabulary_of
+from r1distill.models import load_tokenizer, resolve_model
 from r1distill.problem_checks import prepare_problems
 from r1distill.problems import load_problems
-from r1distill.prompting import load_prompt
+from r1distill.prompting import load_prompt, template_sha256
 from r1distill.recipe import Recipe
 from r1distill.records import Outcome, Problem, Trace
 from r1distill.run import Clock, Run
@@ -107,8 +107,12 @@ def plan_of(recipe: Recipe) -> Plan:
 def teacher_of(recipe: Recipe) -> CachedTeacher:
     """Who the kept distributions are from. Reads the tokenizer: better now than when everything is sampled."""
     teacher = recipe.teacher
+    prompt = load_prompt(recipe.generate.prompt, recipe.generate.prefill)
     name, key = (teacher.tokenizer, "teacher.tokenizer") if teacher.tokenizer else (teacher.model, "teacher.model")
-    vocabulary = vocabulary_of(name, None if teacher.tokenizer else teacher.revision, key)
+    try:
+        tokenizer = load_tokenizer(name, None if teacher.tokenizer else teacher.revision, key)
+    except UserError as error:
+        raise UserError(f"{error}, or name one in teacher.tokenizer") from None
     mode = teacher.engine.get("logprobs_mode", "raw_logprobs") if teacher.backend == "vllm" else "unknown"
     if mode not in ("raw_logprobs", "unknown"):
         raise UserError(
@@ -118,9 +122,12 @@ def teacher_of(recipe: Recipe) -> CachedTeacher:
         source="generation",
         model=teacher.model,
         revision=teacher.revision,
-        vocabulary_sha256=vocabulary_sha256(vocabulary),
+        vocabulary_sha256=vocabulary_sha256(tokenizer.get_vocab()),
         logprobs_mode=mode,
         k=recipe.generate.logprobs,
+        template_sha256=template_sha256(tokenizer) if teacher.backend == "vllm" else None,
+        prompt_sha256=prompt.sha256,
+        prefill=prompt.prefill,
     )
 
 

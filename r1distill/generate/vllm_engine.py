@@ -19,6 +19,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 
 from r1distill.errors import UserError
 from r1distill.generate.backend import Completion, Request, SampleFailed, overlong
+from r1distill.generate.distributions import SparseRows, sparse_rows
 from r1distill.generate.engine_arguments import engine_arguments, prepare_for_cpu
 from r1distill.generate.repetition import is_degenerate
 from r1distill.generate.signals import TokenSignals, joined, measure
@@ -26,6 +27,7 @@ from r1distill.process import children_die_with_me
 from r1distill.prompting import THINK_END, encode, encode_prompt, render
 from r1distill.records import FinishReason
 
+DEAD = "vLLM's engine died; see the run's logs/ for why, then run again: nothing is lost"
 SHUTDOWN_S = 1.0
 STREAM_INTERVAL = 64  # tokens of a request after which it is looked at; each look costs the engine's client a little
 
@@ -121,14 +123,36 @@ class VllmEngine:
                         reason = "repetition"
                         break  # which aborts the request
         except EngineDeadError as error:
-            raise UserError(
-                "vLLM's engine died; see the run's logs/ for why, then run again: nothing is lost"
-            ) from error
+            raise UserError(DEAD) from error
         except ValueError as error:  # a parameter is out of range for the model
             raise SampleFailed(str(error)) from error
         if reason not in ("stop", "length", "repetition"):
             raise SampleFailed(f"vLLM ended the request with {reason}")
         reply.finish_reason = reason
+
+    async def score(self, name: str, prompt: list[int], reply: list[int], k: int) -> SparseRows:
+        """The distributions that predict the tokens of `reply` behind `prompt`, of the model's k likeliest tokens each.
+
+        Raises SampleFailed where the context has no room for both, and for the one token that vLLM then insists on.
+        """
+        ids = [*prompt, *reply]
+        if len(ids) >= self.context:
+            raise SampleFailed(overlong(len(ids), self.context))
+        parameters = SamplingParams(
+            temperature=0.0, max_tokens=1, prompt_logprobs=k, flat_logprobs=True, detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )  # fmt: skip
+        try:
+            async with aclosing(self.engine.generate({"prompt_token_ids": ids}, parameters, name)) as outputs:
+                [found] = [output.prompt_logprobs async for output in outputs]
+        except EngineDeadError as error:
+            raise UserError(DEAD) from error
+        assert isinstance(found, FlatLogprobs)
+        # of the first token there are none; of each other its own, then those of the top k by rank
+        first = found.start_indices[-len(reply)]
+        top_ids = np.asarray(found.token_ids[first:]).reshape(len(reply), -1)
+        logprobs = np.asarray(found.logprobs[first:], dtype=np.float32).reshape(top_ids.shape)
+        return sparse_rows(top_ids[:, 1:], logprobs[:, 1:], top_ids[:, 0], logprobs[:, 0])
 
     def text_of(self, ids: list[int], text: str) -> str:
         """The reply without the token that ended it, which `skip_special_tokens = False` may leave at its end."""

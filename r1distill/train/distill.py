@@ -27,6 +27,7 @@ from trl.trainer.utils import maybe_gather_lm_head_ctx
 from r1distill.errors import UserError
 from r1distill.train.clipping import check_clip, clip_gradients, grouped, limits_at
 from r1distill.train.curriculum import PHASE, packed_by_phase
+from r1distill.train.head import refuse_other_head
 from r1distill.train.losses import IGNORED, HeadLosses, fused_ce_kl
 from r1distill.train.online import OnlineTeacher, dense_kl
 from r1distill.train.schedules import cycle_starts, share_of_peak_rate, value_at
@@ -34,8 +35,6 @@ from r1distill.train.teacher_cache import NO_ROW, TeacherCache
 from r1distill.train_sections import Clip, Kl, Restarts
 
 COLUMNS = ("input_ids", "labels", "teacher_row", "seq_lengths")
-# multipliers of the logits that some architectures have; the head here is a plain projection
-SCALINGS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier")
 
 
 @dataclass
@@ -78,11 +77,7 @@ def add_losses(model: PreTrainedModel) -> None:
     """
     original = model.forward
     config = model.config.get_text_config()
-    for name in SCALINGS:
-        if getattr(config, name, None) not in (None, 1, 1.0):
-            raise UserError(
-                f"{config.model_type} scales its logits ({name}), which this head does not: another student"
-            )
+    refuse_other_head(model, "the student")
     if getattr(config, "output_router_logits", False):
         raise UserError(f"{config.model_type} with output_router_logits: the loss of the router is not supported")
 
@@ -97,10 +92,7 @@ def add_losses(model: PreTrainedModel) -> None:
         online = kwargs.pop("online", None)
         kwargs["use_cache"] = False
         hidden = self.base_model(*args, **kwargs).last_hidden_state
-        head = self.get_output_embeddings()
-        if head.bias is not None:
-            raise UserError("the student's head has a bias, which is not supported")
-        weight = whole(head.weight)
+        weight = whole(self.get_output_embeddings().weight)
         with maybe_gather_lm_head_ctx(weight):  # type: ignore[arg-type]
             found = fused_ce_kl(
                 hidden.flatten(0, 1), weight, shifted.flatten(),

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from trl.trainer.utils import maybe_gather_lm_head_ctx
 
+from r1distill.errors import UserError
 from r1distill.train import head_tiles
 from r1distill.train.head_tiles import (
     CPU_TILE,
@@ -36,6 +37,9 @@ if find_spec("triton"):
 else:
     head_kernels = None
 
+# multipliers of the logits that some architectures have
+SCALINGS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier")
+
 
 class HeadNumbers(NamedTuple):
     """Of each of N tokens, in float32 (float64 where the hidden states are).
@@ -51,6 +55,16 @@ class HeadNumbers(NamedTuple):
     mean: Tensor
     top: Tensor
     entropy: Tensor
+
+
+def refuse_other_head(model: Any, whose: str) -> None:
+    """Raise UserError where logits are not `hidden @ weight.T`: some architectures scale them, or have a bias."""
+    config = model.config.get_text_config()
+    for name in SCALINGS:
+        if getattr(config, name, None) not in (None, 1, 1.0):
+            raise UserError(f"{whose}: {config.model_type} scales its logits ({name}), which is not supported here")
+    if getattr(model.get_output_embeddings(), "bias", None) is not None:
+        raise UserError(f"{whose}: the head of {config.model_type} has a bias, which is not supported here")
 
 
 def head_numbers(

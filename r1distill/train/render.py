@@ -84,21 +84,35 @@ def render_sampled(
     """
     prompt = encode(tokenizer, render(tokenizer, user_message))
     head = prefill if reply.startswith(prefill) else ""
-    rest = reply[len(head) :]
-    rows = list(range(first_row, first_row + len(sampled)))
+    n = tokens_of_text(tokenizer, sampled, reply[len(head) :])
+    if n is None:
+        return None
     end = tokenizer.eos_token_id
-    if tokenizer.decode(sampled, skip_special_tokens=False) != rest:
-        # the last may be the token that ended it, which is no part of the text
-        if not sampled or tokenizer.decode(sampled[:-1], skip_special_tokens=False) != rest:
-            return None
-        end_row = rows.pop() if sampled[-1] == end else NO_ROW
-        sampled = sampled[:-1]
-    else:
-        end_row = NO_ROW
+    end_row = first_row + n if sampled[n:] == [end] else NO_ROW
     before = [*prompt, *encode(tokenizer, head)]
-    completion = [*before[len(prompt) :], *sampled, end]
+    completion = [*before[len(prompt) :], *sampled[:n], end]
     example = Example(prompt + completion, [IGNORED] * len(prompt) + completion)
-    return example, [NO_ROW] * len(before) + rows[: len(sampled)] + [end_row]
+    return example, [NO_ROW] * len(before) + list(range(first_row, first_row + n)) + [end_row]
+
+
+def tokens_of_text(tokenizer: Any, sampled: list[int], text: str) -> int | None:
+    """How many of the `sampled` are the `text`: all, or all but the last, which ended it. None where they are not it."""
+    for n in (len(sampled), len(sampled) - 1):
+        if n >= 0 and tokenizer.decode(sampled[:n], skip_special_tokens=False) == text:
+            return n
+    return None
+
+
+def sampled_or_encoded(tokenizer: Any, reply: str, prefill: str, sampled: list[int] | None) -> tuple[str, list[int]]:
+    """(the forced start, the tokens behind it) of a reply: those that were sampled where they are it, else its text's.
+
+    The latter end with the tokenizer's end token, as the examples of training do.
+    """
+    head = prefill if reply.startswith(prefill) else ""
+    rest = reply[len(head) :]
+    if sampled and tokens_of_text(tokenizer, sampled, rest) is not None:
+        return head, sampled
+    return head, [*encode(tokenizer, rest), tokenizer.eos_token_id]
 
 
 def cut(example: Example, max_length: int) -> Example:

@@ -1,7 +1,8 @@
 """The teacher cache: sparse distributions of traces on disk, memory-mapped, behind a manifest.
 
-    teacher_cache/manifest.json    who gave the distributions, over which vocabulary, how, and the list of shards
-    teacher_cache/00000.arrow      Arrow IPC, a row a trace: its key, its tokens, their rows' lengths, ids and logprobs
+    manifest.json    who gave the distributions, over which vocabulary, how, and the list of shards
+    progress.json    the same of a cache that is not finished and can be continued
+    00000.arrow      Arrow IPC, a row a trace: its key, its tokens, their rows' lengths, ids and logprobs
 
 The manifest is written last and taken away first: a folder without one is not finished.
 """
@@ -9,6 +10,7 @@ The manifest is written last and taken away first: a folder without one is not f
 import dataclasses
 import hashlib
 import json
+import time
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,7 +25,7 @@ from r1distill.generate.distributions import LEAST, MASS, MOST, SparseRows
 from r1distill.records import Trace
 from r1distill.store import read_json, replacing, write_json
 
-VERSION = 2
+VERSION = 3
 SCHEMA = pa.schema(
     [
         ("problem_id", pa.string()),
@@ -40,20 +42,26 @@ BYTES_A_BATCH = 16 << 20
 BYTES_A_SHARD = 1 << 30
 NO_ROW = -1
 MOST_TAIL = -1e-7  # the log of a mass outside of all but 1; float32 tells no more
-MANIFEST = "manifest.json"
+SEAL_EVERY_S = 60.0  # what a killed process loses at most of a cache that can be continued
+MANIFEST, PROGRESS = "manifest.json", "progress.json"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Teacher:
     """Whose distributions they are. `logprobs_mode` is vLLM's word, or "unknown" where a server did not say."""
 
-    source: str  # what made them: "generation", "server" or "transformers"
+    source: str  # what made them: "generation", "vllm" or "transformers"
     model: str
     revision: str | None
     vocabulary_sha256: str
     logprobs_mode: str
     k: int  # entries of a row at most
     temperatures: tuple[float, ...] = ()  # those at which the mass outside the rows is known; "transformers" only
+    template_sha256: str | None = None  # of the text of the chat template; None where a server has its own
+    prompt_sha256: str | None = None  # of the prompt file
+    prefill: str | None = None
+    dtype: str | None = None  # of the pass that scored; None where the engine of generation decided
+    vocabulary_rows: int | None = None  # over how many logits it is a distribution; None for all that the head has
 
 
 def vocabulary_sha256(vocabulary: dict[str, int]) -> str:
@@ -61,46 +69,89 @@ def vocabulary_sha256(vocabulary: dict[str, int]) -> str:
     return hashlib.sha256(json.dumps(sorted(vocabulary.items(), key=lambda item: item[1])).encode()).hexdigest()
 
 
-class CacheWriter:
-    """Replaces what is in `folder`. A context manager; without an exception it ends with the manifest."""
+def differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """In which of the entries of `wanted` a manifest differs, in words that say both; "" where it fits."""
+    pairs = {name: (found.get(name), value) for name, value in json.loads(json.dumps(wanted)).items()}
+    return ", ".join(
+        f"{name} {json.dumps(theirs)} (the recipe: {json.dumps(ours)})"
+        for name, (theirs, ours) in pairs.items()
+        if theirs != ours
+    )
 
-    def __init__(self, folder: Path, teacher: Teacher) -> None:
-        self.folder, self.teacher = folder, teacher
+
+class CacheWriter:
+    """Writes a cache into `folder`. A context manager; without an exception it ends with the manifest.
+
+    It replaces what is there. With `resume` it adds to it, finished or not: `seal_if_due` closes a shard every minute and
+    notes it in progress.json, and what is noted survives any end. `made_for` is noted beside each new shard. Raises
+    UserError on entering where what is there is of another teacher.
+    """
+
+    def __init__(self, folder: Path, teacher: Teacher, *, resume: bool = False, made_for: str | None = None) -> None:
+        self.folder, self.teacher, self.resume, self.made_for = folder, teacher, resume, made_for
         self.shards: list[dict[str, Any]] = []
         self.batch: list[tuple[Trace, SparseRows, NDArray[np.float32], NDArray[np.float32]]] = []
         self.batch_bytes = 0
-        self.mass = 0.0
+        self.batch_mass = 0.0
         self.shard = ExitStack()
         self.file: pa.ipc.RecordBatchFileWriter | None = None
+        self.sealed_at = time.monotonic()
+        self.before: TeacherCache | None = None  # what was there, where it is continued
 
     def __enter__(self) -> "CacheWriter":
-        (self.folder / MANIFEST).unlink(missing_ok=True)
+        for torn in (*self.folder.glob(".*.arrow.*"), *self.folder.glob(".*.json.*")):  # of a process that was killed
+            torn.unlink()
+        manifest, progress = self.folder / MANIFEST, self.folder / PROGRESS
+        if self.resume:
+            for path in (manifest, progress):
+                if path.is_file():
+                    self.before = TeacherCache(self.folder, path.name)
+                    self.shards = self.before.manifest["shards"]
+                    break
+            if self.before and (other := differences(self.before.manifest, dataclasses.asdict(self.teacher))):
+                raise UserError(
+                    f"{self.folder} holds distributions that do not fit the recipe: {other}; correct the recipe, or move "
+                    "the folder away"
+                )
+            if manifest.is_file():
+                manifest.replace(progress)
+        else:
+            manifest.unlink(missing_ok=True)
+            progress.unlink(missing_ok=True)
         return self
 
     def __exit__(self, kind: Any, value: Any, traceback: Any) -> None:
         if kind is not None:
             self.shard.__exit__(kind, value, traceback)
             return
-        self.write_batch()
-        self.shard.close()
+        self.seal()
         names = {shard["name"] for shard in self.shards}
         for path in self.folder.glob("*.arrow"):
             if path.name not in names:
                 path.unlink()
-        total = {key: sum(shard[key] for shard in self.shards) for key in ("traces", "tokens", "entries", "bytes")}
+        write_json(self.folder / MANIFEST, self.manifest())
+        (self.folder / PROGRESS).unlink(missing_ok=True)
+
+    def manifest(self) -> dict[str, Any]:
+        total = {
+            key: sum(shard[key] for shard in self.shards) for key in ("traces", "tokens", "entries", "bytes", "mass")
+        }
         tokens = max(total["tokens"], 1)
-        manifest = {
+        return {
             "version": VERSION,
             **dataclasses.asdict(self.teacher),
             "mass": MASS,
             "least": LEAST,
             "most": MOST,
-            **total,
+            **{key: total[key] for key in ("traces", "tokens", "entries", "bytes")},
             "mean_entries_a_token": total["entries"] / tokens,
-            "mean_mass_a_token": self.mass / tokens,
+            "mean_mass_a_token": total["mass"] / tokens,
             "shards": self.shards,
         }
-        write_json(self.folder / MANIFEST, manifest)
+
+    def has(self, trace: Trace) -> bool:
+        """Whether the distributions at these very tokens were there when this began."""
+        return self.before is not None and self.before.rows(trace) is not None
 
     def add(
         self,
@@ -122,9 +173,11 @@ class CacheWriter:
         entropies = np.zeros(0, np.float32) if entropies is None else entropies.astype(np.float32)
         self.batch.append((trace, rows, wide, entropies))
         self.batch_bytes += 4 * n + rows.lengths.nbytes + rows.ids.nbytes + rows.logprobs.nbytes + wide.nbytes
-        self.mass += float(np.exp(rows.logprobs.astype(np.float64)).sum())
+        self.batch_mass += float(np.exp(rows.logprobs.astype(np.float64)).sum())
         if self.batch_bytes > BYTES_A_BATCH:
             self.write_batch()
+            if not self.resume:
+                self.seal_if_due()
 
     def write_batch(self) -> None:
         if not self.batch:
@@ -133,7 +186,9 @@ class CacheWriter:
             name = f"{len(self.shards):05}.arrow"
             path = self.shard.enter_context(replacing(self.folder / name))
             self.file = self.shard.enter_context(pa.ipc.new_file(path, SCHEMA))
-            self.shards.append({"name": name, "traces": 0, "tokens": 0, "entries": 0, "bytes": 0})
+            self.shards.append({"name": name, "traces": 0, "tokens": 0, "entries": 0, "bytes": 0, "mass": 0.0})
+            if self.made_for is not None:
+                self.shards[-1]["made_for"] = self.made_for
         traces, rows, power_sums, entropies = zip(*self.batch, strict=True)
         columns = [
             pa.array([trace.problem_id for trace in traces], pa.string()),
@@ -149,10 +204,24 @@ class CacheWriter:
         shard["tokens"] += sum(map(len, rows))
         shard["entries"] += sum(len(each.ids) for each in rows)
         shard["bytes"] += self.batch_bytes
-        self.batch, self.batch_bytes = [], 0
-        if shard["bytes"] > BYTES_A_SHARD:
+        shard["mass"] += self.batch_mass
+        self.batch, self.batch_bytes, self.batch_mass = [], 0, 0.0
+
+    def seal_if_due(self) -> None:
+        """Where it is to be continued this is asked for by who adds, between what was made together."""
+        is_full = self.file is not None and self.shards[-1]["bytes"] > BYTES_A_SHARD
+        if is_full or (self.resume and time.monotonic() - self.sealed_at > SEAL_EVERY_S):
+            self.seal()
+
+    def seal(self) -> None:
+        """End the shard, so that it is there whatever comes next."""
+        self.write_batch()
+        if self.file is not None:
             self.shard.close()
             self.file = None
+            if self.resume:
+                write_json(self.folder / PROGRESS, self.manifest())
+        self.sealed_at = time.monotonic()
 
 
 def lists(arrays: Iterable[np.ndarray]) -> pa.LargeListArray:
@@ -173,10 +242,13 @@ class Gathered(NamedTuple):
 
 
 class TeacherCache:
-    """Reads a cache; nothing of it is in memory but the keys. Raises UserError where it is not whole or not readable."""
+    """Reads a cache; nothing of it is in memory but the keys. Raises UserError where it is not whole or not readable.
 
-    def __init__(self, folder: Path) -> None:
-        path = folder / MANIFEST
+    `listing` is PROGRESS for what there is of one that is not finished. Of a trace that was added twice the last counts.
+    """
+
+    def __init__(self, folder: Path, listing: str = MANIFEST) -> None:
+        path = folder / listing
         if not path.is_file():
             raise UserError(f"{folder}: no teacher cache, or one that was not finished; make it again")
         self.manifest = read_json(path)

@@ -29,6 +29,7 @@ from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 from trl.trainer.sft_config import SFTConfig
 
+from r1distill.cache.settings import open_fitting, refuse_other_vocabulary
 from r1distill.console import Progress, say
 from r1distill.errors import UserError
 from r1distill.models import resolve_model
@@ -41,8 +42,7 @@ from r1distill.train.describe import data_parallel_processes, describe, show_exa
 from r1distill.train.distill import DistillTrainer
 from r1distill.train.interruption import SaveOnTerminate
 from r1distill.train.render import prepare_tokenizer
-from r1distill.train.schedules import all_values
-from r1distill.train.teacher_cache import MANIFEST, TeacherCache, vocabulary_sha256
+from r1distill.train.teacher_cache import TeacherCache, vocabulary_sha256
 from r1distill.train_sections import Train, chat_template_text
 
 TERMINATED = 128 + signal.SIGTERM  # as a shell says it
@@ -152,29 +152,11 @@ def curriculum_of(settings: Train, arguments: SFTConfig) -> Callable[[list[list[
 
 
 def open_cache(run: Run, tokenizer: PreTrainedTokenizerBase) -> TeacherCache:
-    """Raises UserError where the distributions cannot be compared with the student's: another vocabulary, another mode."""
-    kl = run.recipe.train.kl
-    assert kl is not None
-    if not (run.teacher_cache / MANIFEST).is_file():
-        raise UserError(
-            f"[train.kl] needs {run.teacher_cache}, and it is not there: generate with generate.keep_distributions = true, "
-            "or take [train.kl] out"
-        )
-    cache = TeacherCache(run.teacher_cache)
-    if cache.manifest["vocabulary_sha256"] != vocabulary_sha256(tokenizer.get_vocab()):
-        raise UserError(
-            f"[train.kl]: the vocabulary of the student {run.recipe.train.student} is not that of the teacher "
-            f"{cache.manifest['model']}, so their distributions are over different tokens; take [train.kl] out, or a teacher "
-            "and a student of one family"
-        )
-    temperatures = all_values(kl.temperature)
-    known = sorted({1.0, *cache.temperatures})
-    if kl.mode == "exact" and (temperatures is None or not set(temperatures) <= set(known)):
-        raise UserError(
-            f'train.kl.mode = "exact" at temperatures {temperatures or "of a range"}: {run.teacher_cache} knows the mass '
-            f'outside its rows at {known}; set train.kl.mode = "conditional", or make the cache with '
-            'cache.source = "transformers" and cache.temperatures'
-        )
+    """Raises UserError where there is none, and where it is of another teacher, prompt or vocabulary than the recipe's."""
+    cache = open_fitting(run)
+    its_sha256 = vocabulary_sha256(tokenizer.get_vocab())
+    manifest = cache.manifest
+    refuse_other_vocabulary(run.recipe.train.student, its_sha256, manifest["model"], manifest["vocabulary_sha256"])
     return cache
 
 
@@ -185,11 +167,8 @@ def load_online_teacher(settings: Train, tokenizer: PreTrainedTokenizerBase) -> 
     path = resolve_model(settings.kl.online, "train.kl.online")
     trust = settings.model_args.get("trust_remote_code", False)
     theirs = AutoTokenizer.from_pretrained(path, trust_remote_code=trust)
-    if vocabulary_sha256(theirs.get_vocab()) != vocabulary_sha256(tokenizer.get_vocab()):
-        raise UserError(
-            f"train.kl.online: the vocabulary of the student {settings.student} is not that of {settings.kl.online}, so "
-            "their distributions are over different tokens; take a teacher and a student of one family"
-        )
+    ours, other = (vocabulary_sha256(each.get_vocab()) for each in (tokenizer, theirs))
+    refuse_other_vocabulary(settings.student, ours, settings.kl.online, other)
     if is_deepspeed_zero3_enabled():
         raise UserError("train.kl.online with DeepSpeed ZeRO-3 is not supported: use FSDP2, or make a cache")
     return AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, settings.dtype), **settings.model_args)
