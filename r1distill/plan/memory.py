@@ -75,9 +75,7 @@ def states_of(shape: Shape, work: Work, layout: Layout, processes: int) -> State
     if kind in ("single", "ddp"):
         size = adapter_bytes(work) if work.adapters else (2 if work.dtype == "bfloat16" else 4)
         buckets = size * trained if kind == "ddp" else 0  # DDP copies gradients into its buckets
-        return States(
-            frozen + size * trained, size * trained + buckets, state_bytes(work, size, shape) * trained, 0.0
-        )
+        return States(frozen + size * trained, size * trained + buckets, state_bytes(work, size, shape) * trained, 0.0)
     if kind == "fsdp2":  # accelerate makes what is trained float32
         weights, gradients = (frozen + 4 * trained) / shards, 4 * trained / shards
         optimizer = state_bytes(work, 4, shape) * trained / shards
@@ -202,10 +200,20 @@ def gathered_bytes(shape: Shape, work: Work, layout: Layout) -> dict[str, float]
             "step": 0.0,
         }
     if kind == "zero3":
-        live = 2 * min(LIVE_PARAMETERS, shape.parameters) if 2 * shape.layer_parameters < LIVE_PARAMETERS else 2.0 * a_layer
+        live = (
+            2 * min(LIVE_PARAMETERS, shape.parameters)
+            if 2 * shape.layer_parameters < LIVE_PARAMETERS
+            else 2.0 * a_layer
+        )
         bucket = 2 * max(REDUCE_BUCKET, shape.head_parameters) if trained else 2 * REDUCE_BUCKET
         step = 0.0 if layout.offload_optimizer else 4 * min(SUB_GROUP, shape.parameters)
-        return {"head": live + head + bucket, "layer": live, "reduced": bucket, "embedding": live + bucket, "step": step}
+        return {
+            "head": live + head + bucket,
+            "layer": live,
+            "reduced": bucket,
+            "embedding": live + bucket,
+            "step": step,
+        }
     if kind in ("zero1", "zero2"):
         bucket = 2 * max(REDUCE_BUCKET, shape.head_parameters) if trained else 2 * REDUCE_BUCKET
         return {**none, "reduced": bucket, "head": bucket, "embedding": bucket, "step": bucket}

@@ -181,7 +181,9 @@ def shape_of(name: str, source: str, config: dict[str, Any], key: str) -> Shape:
     """From the keys of a config.json. Raises UserError naming what is not known or not there."""
     family = config.get("model_type")
     if family not in DENSE + MIXTURE:
-        raise UserError(f"{key} = {name}: plan does not know model_type = {family!r}; it knows {', '.join(DENSE + MIXTURE)}")
+        raise UserError(
+            f"{key} = {name}: plan does not know model_type = {family!r}; it knows {', '.join(DENSE + MIXTURE)}"
+        )
     try:
         heads = config["num_attention_heads"]
         stored = (config.get("quantization_config") or {}).get("quant_method")
