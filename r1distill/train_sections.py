@@ -83,6 +83,8 @@ class Train(Section):
     """Hub id, folder, or `quickstart:student`."""
     revision: str | None = None
     """Git revision on the Hub."""
+    tokenizer: str | None = None
+    """Hub id or folder of the tokenizer that the student gets instead of its own: the teacher's, for [train.kl]."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """Type of the weights while training; float32 with `args.bf16 = true` is mixed precision."""
     max_length: int = Field(default=32768, ge=8)
@@ -112,7 +114,7 @@ class Train(Section):
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Share of the label that is spread over the vocabulary. Beside a divergence, which has that already, best 0."""
     launch: dict[str, Any] = {}
-    """Flags of `accelerate launch` (`config_file`, `num_processes`, …); empty trains in one process."""
+    """Flags of `accelerate launch` (`config_file`, …); empty is FSDP2 over the GPUs of this machine if it has several."""
 
 
 def chat_template_text(train: Train) -> str | None:

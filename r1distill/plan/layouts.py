@@ -134,8 +134,8 @@ def possible(shape: Shape, work: Work, machine: Machine) -> list[Layout]:
     """The layouts that this student can have there, the simplest first."""
     if machine.processes == 1:
         return [Layout("single")]
-    plain = [Layout("ddp"), Layout("zero1"), Layout("zero2"), Layout("zero3"), Layout("fsdp2")]
-    found = plain + [
+    found = [
+        *(Layout(kind) for kind in ("ddp", "zero1", "zero2", "zero3", "fsdp2")),
         *(
             Layout("zero3", sequence_parallel=degree)
             for degree in (2, 4, 8)

@@ -57,7 +57,7 @@ class Memory:
 def memory(shape: Shape, work: Work, layout: Layout, processes: int) -> Memory:
     """Of the largest moment of a step whose micro-batches are full, with the reserve."""
     states = states_of(shape, work, layout, processes)
-    moments = moments_of(shape, work, layout, states)
+    moments = moments_of(shape, work, layout, states, processes)
     name, peak = max(moments.items(), key=lambda item: sum(item[1].values()))
     peak |= {"weights": states.weights, "optimizer": states.optimizer}
     peak["gradients"] = peak.get("gradients", 0.0)
@@ -130,7 +130,7 @@ def state_bytes(work: Work, size: int, shape: Shape) -> float:
     return 2.0 * size  # AdamW's two moments
 
 
-def moments_of(shape: Shape, work: Work, layout: Layout, states: States) -> dict[str, dict[str, float]]:
+def moments_of(shape: Shape, work: Work, layout: Layout, states: States, processes: int) -> dict[str, dict[str, float]]:
     """Of each moment the parts that come and go, in bytes.
 
     Without accumulation there are no gradients when the backward pass begins; they grow while activations go, so that one
@@ -142,7 +142,7 @@ def moments_of(shape: Shape, work: Work, layout: Layout, states: States) -> dict
     carried = states.gradients if work.accumulation > 1 else 0.0
     if layout.kind == "ddp":
         carried = max(carried, states.gradients / 2)  # the buckets
-    gathered = gathered_bytes(shape, work, layout)
+    gathered = gathered_bytes(shape, work, layout, processes)
     of_head = head["weight_gradient"]
     a_layer = saved / shape.layers if not work.checkpointing else 0.0
     # a gradient beside the one that it is added to: of a shared embedding, or of the head while accumulating
@@ -184,10 +184,11 @@ def moments_of(shape: Shape, work: Work, layout: Layout, states: States) -> dict
     }
 
 
-def gathered_bytes(shape: Shape, work: Work, layout: Layout) -> dict[str, float]:
+def gathered_bytes(shape: Shape, work: Work, layout: Layout, processes: int) -> dict[str, float]:
     """Of weights that are whole for a while, and of gradients on their way to where they are summed."""
     kind, stream = layout.kind, stream_bytes(work, layout)
     trained = work.adapters is None
+    shard = trainable_parameters(shape, work.adapters) / processes
     a_layer, head = stream * shape.layer_parameters, stream * shape.head_parameters
     none = dict.fromkeys(("head", "layer", "reduced", "embedding", "step"), 0.0)
     if kind == "fsdp2":
@@ -206,7 +207,7 @@ def gathered_bytes(shape: Shape, work: Work, layout: Layout) -> dict[str, float]
             else 2.0 * a_layer
         )
         bucket = 2 * max(REDUCE_BUCKET, shape.head_parameters) if trained else 2 * REDUCE_BUCKET
-        step = 0.0 if layout.offload_optimizer else 4 * min(SUB_GROUP, shape.parameters)
+        step = 0.0 if layout.offload_optimizer else 4 * min(SUB_GROUP, shard)  # gradients in float32
         return {
             "head": live + head + bucket,
             "layer": live,
@@ -216,5 +217,5 @@ def gathered_bytes(shape: Shape, work: Work, layout: Layout) -> dict[str, float]
         }
     if kind in ("zero1", "zero2"):
         bucket = 2 * max(REDUCE_BUCKET, shape.head_parameters) if trained else 2 * REDUCE_BUCKET
-        return {**none, "reduced": bucket, "head": bucket, "embedding": bucket, "step": bucket}
+        return {**none, "reduced": bucket, "head": bucket, "embedding": bucket, "step": bucket + 4 * shard}
     return none
