@@ -190,7 +190,7 @@ def gathered_bytes(shape: Shape, work: Work, layout: Layout, processes: int) -> 
     trained = work.adapters is None
     shard = trainable_parameters(shape, work.adapters) / processes
     a_layer, head = stream * shape.layer_parameters, stream * shape.head_parameters
-    none = dict.fromkeys(("head", "layer", "reduced", "embedding", "step"), 0.0)
+    none: dict[str, float] = dict.fromkeys(("head", "layer", "reduced", "embedding", "step"), 0.0)
     if kind == "fsdp2":
         # the layer at work and the next; of gradients the layer's own and those that are being reduced
         return {

@@ -220,10 +220,10 @@ def load_tokenizer(settings: Train) -> PreTrainedTokenizerBase:
 
 def check_rows(settings: Train, model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
     """Raise UserError where the tokenizer, which may be another's, has ids that the student has no embedding for."""
-    rows = model.get_input_embeddings().num_embeddings
-    if len(tokenizer) > rows:
+    rows, largest = model.get_input_embeddings().num_embeddings, max(tokenizer.get_vocab().values())
+    if largest >= rows:
         raise UserError(
-            f"{settings.tokenizer or settings.student}: its tokenizer has {len(tokenizer)} tokens, and {settings.student} has "
+            f"{settings.tokenizer or settings.student}: its tokenizer has an id {largest}, and {settings.student} has "
             f"{rows} embeddings; set train.tokenizer to one of the student's family"
         )
 
