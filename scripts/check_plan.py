@@ -1,6 +1,6 @@
 """What `r1distill plan` says of a training step's memory beside what one takes, for small models of random weights.
 
-    python scripts/check_plan.py [--only NAME] [--json FILE]
+    python scripts/check_plan.py [--only NAME] [--jobs N] [--json FILE]
 
 Each case trains in a process of its own on the CPU, by DistillTrainer with a real optimizer. Measured is the peak of its
 resident memory (VmHWM) less what Python and the libraries had taken before the model was made, after a step of another
@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -54,6 +55,7 @@ class Case:
     mixed: bool = False
     checkpointing: bool = True
     rank: int = 0
+    optimizer: str = "adamw_torch_fused"
     attention: str = "sdpa"
     one_row: bool = False
 
@@ -76,13 +78,14 @@ class Case:
         return Work(
             sequences=self.sequences, length=self.length, accumulation=self.accumulation, dtype=self.dtype,
             mixed=self.mixed, checkpointing=self.checkpointing, offload_activations=False, attention=self.attention,
-            one_row=self.one_row, optimizer="adamw_torch", adapters=Adapters(self.rank, LINEARS) if self.rank else None,
+            one_row=self.one_row, optimizer=self.optimizer, adapters=Adapters(self.rank, LINEARS) if self.rank else None,
             device="cpu",
         )  # fmt: skip
 
 
 CASES = [
     Case("36M, float32"),
+    Case("36M, float32, AdamW that is not fused", optimizer="adamw_torch"),
     Case("36M, float32, kept", checkpointing=False),
     Case("36M, float32, kept, accumulated", checkpointing=False, accumulation=2),
     Case("36M, bfloat16", dtype="bfloat16"),
@@ -127,7 +130,7 @@ def train(case: Case, folder: Path) -> None:
         ]
     arguments = SFTConfig(
         output_dir=str(folder), report_to="none", use_cpu=True, bf16=case.mixed, max_length=None, max_steps=steps,
-        gradient_checkpointing=case.checkpointing, per_device_train_batch_size=case.sequences, optim="adamw_torch",
+        gradient_checkpointing=case.checkpointing, per_device_train_batch_size=case.sequences, optim=case.optimizer,
         gradient_accumulation_steps=case.accumulation, learning_rate=1e-5, save_strategy="no", disable_tqdm=True,
         padding_free=case.one_row, shuffle_dataset=False, dataloader_pin_memory=False, train_sampling_strategy="sequential",
     )  # fmt: skip
@@ -154,36 +157,41 @@ def measure(case: Case) -> int:
     return (status_kib("VmHWM") - base) * 1024
 
 
+def measured_bytes(index: int) -> int:
+    """The same from outside. Ends the script where the case fails."""
+    command = [sys.executable, __file__, "--measure", str(index)]
+    environment = {**os.environ, **ALLOCATOR, "HF_HUB_OFFLINE": "1"}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if result.returncode:
+        sys.exit(f"{CASES[index].name}: {result.stderr}")
+    return int(result.stdout.split()[-1])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="cases whose names have this in them")
+    parser.add_argument("--jobs", type=int, default=1, help="cases at once")
     parser.add_argument("--json", type=Path, help="write the numbers here too")
     parser.add_argument("--measure", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure is not None:
         print(measure(CASES[arguments.measure]))
         return
-    environment = {**os.environ, **ALLOCATOR, "HF_HUB_OFFLINE": "1"}
+    chosen = [index for index, case in enumerate(CASES) if arguments.only in case.name]
     errors, found = [], []
-    print(f"{'model and step':40} {'plan':>9} {'measured':>9} {'error':>7}  at")
-    for index, case in enumerate(CASES):
-        if arguments.only not in case.name:
-            continue
-        shape = shape_of(case.name, "here", case.config, "")
-        expected = memory(shape, case.work, Layout("single"), 1)
-        command = [sys.executable, __file__, "--measure", str(index)]
-        result = subprocess.run(command, capture_output=True, text=True, env=environment)
-        if result.returncode:
-            sys.exit(f"{case.name}: {result.stderr}")
-        measured = int(result.stdout.split()[-1])
-        error = expected.total / measured - 1
-        errors.append(abs(error))
-        found.append({"case": case.name, "plan": expected.total, "measured": measured, "parts": expected.parts})
-        print(
-            f"{case.name:40} {expected.total / GIB:8.3f}G {measured / GIB:8.3f}G {error:+7.1%}  {expected.moment}",
-            flush=True,
-        )
-    print(f"mean absolute error {sum(errors) / len(errors):.1%}, largest {max(errors):.1%}, of {len(errors)} cases")
+    print(f"{'model and step':42} {'plan':>7} {'measured':>9} {'error':>7}  the peak, by plan")
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        for index, measured in zip(chosen, pool.map(measured_bytes, chosen), strict=True):
+            case = CASES[index]
+            expected = memory(shape_of(case.name, "here", case.config, ""), case.work, Layout("single"), 1)
+            error = expected.total / measured - 1
+            errors.append(abs(error))
+            found.append({"case": case.name, "plan": expected.total, "measured": measured, "parts": expected.parts})
+            sizes = f"{expected.total / GIB:7.3f} {measured / GIB:9.3f}"
+            print(f"{case.name:42} {sizes} {error:+7.1%}  {expected.moment}", flush=True)
+    print(
+        f"GiB; mean absolute error {sum(errors) / len(errors):.1%}, largest {max(errors):.1%}, of {len(errors)} cases"
+    )
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=1))
 

@@ -88,5 +88,5 @@ def test_more_processes_than_gpus_are_refused_with_the_batch_that_stays_the_same
     check_processes(eight, 8)
     check_processes(eight, 0)  # unknown: another accelerator than NVIDIA's
     check_processes(student({"num_processes": 8, "num_machines": 2}), 4)
-    with pytest.raises(UserError, match="2 machines like this one have 6 GPUs; set train.launch.num_processes=6$"):
+    with pytest.raises(UserError, match=r"2 machines like this one have 6 GPUs; set train.launch.num_processes=6$"):
         check_processes(student({"num_processes": 16, "num_machines": 2}), 3)

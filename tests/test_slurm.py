@@ -1,5 +1,6 @@
 """The scripts for clusters, with programs in the place of Slurm's and Ray's that write down how they were called."""
 
+import itertools
 import os
 import shutil
 import signal
@@ -170,7 +171,7 @@ def test_every_node_joins_the_same_training_and_the_first_runs_the_stage(tmp_pat
     for overrides in (first[2:], second[3:]):
         recipe = load_recipe(find_recipe("qwen2.5-32b"), overrides)
         flags = launch_command(recipe.train.launch, "runs/a")
-        told = dict(zip(flags, flags[1:], strict=False))
+        told = dict(itertools.pairwise(flags))
         assert told["--config_file"].endswith("fsdp2.yaml")
         assert (told["--num_machines"], told["--num_processes"]) == ("2", "16")
         assert (told["--main_process_ip"], told["--main_process_port"]) == ("first", "29500")

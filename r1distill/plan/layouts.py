@@ -179,23 +179,21 @@ def ways(shape: Shape, own: Choice, machine: Machine) -> Iterator[Choice]:
             f"train.args.gradient_accumulation_steps={one.accumulation}",
         )  # fmt: skip
         work = one
+    offloading = replace(work, offload_activations=True)
+    words = [] if work.offload_activations else ["train.args.activation_offloading=true"]
     for where in sharded:
         yield attempt(work, where)
-        if not work.offload_activations:
-            yield attempt(replace(work, offload_activations=True), where, "train.args.activation_offloading=true")
+        yield attempt(offloading, where, *words)
     if work.adapters is None:
-        small = replace(work, optimizer=EIGHT_BIT)
         for where in (each for each in sharded if each.kind == "fsdp2"):
-            yield attempt(small, where, f"train.args.optim={EIGHT_BIT}")
+            yield attempt(replace(offloading, optimizer=EIGHT_BIT), where, *words, f"train.args.optim={EIGHT_BIT}")
     for where in (each for each in layouts if each.offload_optimizer):
-        yield attempt(replace(work, offload_activations=True), where, "train.args.activation_offloading=true")
-    if work.adapters is None:
-        targets = tuple(shape.linears)
-        for quantized, words in ((False, "LoRA of rank 64"), (True, "QLoRA of rank 64")):
-            adapters = replace(work, adapters=Adapters(64, targets, quantized), offload_activations=False)
-            for where in (Layout("fsdp2"), Layout("ddp")) if not quantized else (Layout("ddp"),):
-                if machine.processes > 1:
-                    yield attempt(adapters, where, words)
+        yield attempt(offloading, where, *words)
+    if work.adapters is None and machine.processes > 1:
+        for kinds, quantized, name in ((("fsdp2", "ddp"), False, "LoRA"), (("ddp",), True, "QLoRA")):
+            adapters = replace(work, adapters=Adapters(64, tuple(shape.linears), quantized))
+            for kind in kinds:
+                yield attempt(adapters, Layout(kind), f"{name} of rank 64")
 
 
 def launch_flags(layout: Layout) -> str:

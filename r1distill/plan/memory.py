@@ -59,7 +59,8 @@ def memory(shape: Shape, work: Work, layout: Layout, processes: int) -> Memory:
     states = states_of(shape, work, layout, processes)
     moments = moments_of(shape, work, layout, states, processes)
     name, peak = max(moments.items(), key=lambda item: sum(item[1].values()))
-    peak |= {"weights": states.weights, "optimizer": states.optimizer}
+    peak["weights"] = states.weights
+    peak["optimizer"] = peak.get("optimizer", 0.0) + states.optimizer
     peak["gradients"] = peak.get("gradients", 0.0)
     peak["teacher"] = teacher_bytes(work, layout, processes)
     if work.device == "cuda":
@@ -130,6 +131,24 @@ def state_bytes(work: Work, size: int, shape: Shape) -> float:
     return 2.0 * size  # AdamW's two moments
 
 
+def step_bytes(shape: Shape, work: Work, layout: Layout, processes: int) -> float:
+    """What the optimizer needs while it steps. The fused AdamW of torch, which is transformers' choice, needs nothing.
+
+    The other one makes the roots of all second moments at once on a GPU, and elsewhere of one parameter, twice.
+    """
+    if work.optimizer != "adamw_torch" or (layout.offload_optimizer and work.device == "cuda"):
+        return 0.0
+    each = 2 if work.dtype == "bfloat16" and layout.kind in ("single", "ddp") and not work.adapters else 4
+    trained = trainable_parameters(shape, work.adapters)
+    if work.device == "cuda":
+        return float(each * trained) / (1 if layout.kind in ("single", "ddp") else processes)
+    if work.adapters:
+        largest = max(work.adapters.rank * max(shape.linears[name]) for name in work.adapters.targets)
+    else:
+        largest = max(shape.embedding_parameters, shape.hidden * shape.intermediate)
+    return 2.0 * each * largest
+
+
 def moments_of(shape: Shape, work: Work, layout: Layout, states: States, processes: int) -> dict[str, dict[str, float]]:
     """Of each moment the parts that come and go, in bytes.
 
@@ -180,7 +199,11 @@ def moments_of(shape: Shape, work: Work, layout: Layout, states: States, process
             "head": shared,
             "gathered": gathered["embedding"],
         },
-        "the optimizer's step": {"gradients": states.gradients, "gathered": gathered["step"]},
+        "the optimizer's step": {
+            "gradients": states.gradients,
+            "optimizer": step_bytes(shape, work, layout, processes),
+            "gathered": gathered["step"],
+        },
     }
 
 
