@@ -192,14 +192,12 @@ def test_a_checkpoint_without_its_state_is_removed_and_the_one_before_is_used(tm
 def test_a_tokenizer_with_more_ids_than_the_student_has_embeddings_is_refused(
     tmp_path: Path, tiny_student: Path
 ) -> None:
-    from tokenizers import AddedToken
-
     tokenizer = tiny_model.make_tokenizer()
     settings = make_run(tmp_path / "run", tiny_student, tokenizer=str(tmp_path / "teacher")).recipe.train
     student = tiny_model.make_model(tokenizer)
     tiny_model.save(student, tokenizer, tmp_path / "teacher")
     trainer.check_rows(settings, student, trainer.load_tokenizer(settings))
-    tokenizer.add_tokens([AddedToken("<one more>")])
+    tokenizer.add_tokens(["<one more>"])
     tokenizer.save_pretrained(tmp_path / "teacher")
     with pytest.raises(UserError, match=rf"teacher: its tokenizer has an id {len(tokenizer) - 1}, and .* embeddings"):
         trainer.check_rows(settings, student, trainer.load_tokenizer(settings))

@@ -34,6 +34,9 @@ class Plan:
     closest: Choice | None
     choices: list[Choice]
     step: Step
+    accumulation: (
+        int | None
+    )  # with which the recipe's own batch is kept on this machine; None: it is already, or cannot be
     counts: Counts
     stages: list[StagePlan]
     assumed: list[str]
@@ -74,10 +77,19 @@ def make_plan(run: Run, name: str, gpus: str | None, given: Given) -> Plan:
         closest=own if own.fits else nearest(student, own, machine),
         choices=table(student, work, machine),
         step=step,
+        accumulation=kept_accumulation(run, step, machine),
         counts=counts,
         stages=stages,
         assumed=assumed.lines,
     )
+
+
+def kept_accumulation(run: Run, step: Step, machine: Machine) -> int | None:
+    """Where the machine has not as many processes as [train.launch] says, what makes up for it, if a whole number does."""
+    train = run.recipe.train
+    _, said = processes_of(train, train.launch)
+    wanted = int(train.args.get("gradient_accumulation_steps", 1)) * said / machine.processes
+    return int(wanted) if train.launch and said != machine.processes and wanted >= 1 and wanted % 1 == 0 else None
 
 
 def machine_of(run: Run) -> Machine:
@@ -112,7 +124,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "layout": choice_json(plan.own),
         "nearest_that_fits": choice_json(plan.closest) if plan.closest else None,
         "layouts": [choice_json(choice) for choice in plan.choices],
-        "step": asdict(plan.step),
+        "step": {**asdict(plan.step), "accumulation_that_keeps_the_recipes": plan.accumulation},
         "counts": asdict(plan.counts),
         "stages": [asdict(stage) for stage in plan.stages],
         "assumed": plan.assumed,
@@ -143,24 +155,40 @@ def show(plan: Plan) -> None:
         f"a step   {step.sequences:,} {'packs' if step.packed else 'sequences'}, about {step.tokens:,.0f} tokens, "
         f"{step.steps:,} steps over {plan.counts.examples:,.0f} examples"
     )
-    if not step.packed and own.work.sequences * own.work.length > 1.5 * plan.counts.tokens_an_example:
+    if plan.accumulation:
         say(
-            f"         packed, train.args.gradient_accumulation_steps={step.packed_accumulation} keeps that best: "
+            f"         train.args.gradient_accumulation_steps={plan.accumulation} keeps the recipe's own batch on this machine"
+        )
+    if not step.packed and own.work.sequences * own.work.length > 1.5 * plan.counts.tokens_an_example:
+        nearest_pack = "keeps that best" if step.packed_tokens < 1.5 * step.tokens else "is the least"
+        say(
+            f"         packed, train.args.gradient_accumulation_steps={step.packed_accumulation} {nearest_pack}: "
             f"{step.packed_tokens:,.0f} tokens"
         )
+    work = own.work
+    features = (
+        f"{work.sequences} x {work.length:,} tokens at once, {work.attention}, {work.optimizer}"
+        + (", checkpointing" if work.checkpointing else "")
+        + (", activations on the CPU" if work.offload_activations else "")
+    )
+    say(f"a GPU    {features}" if plan.machine.has_gpu else f"the CPU  {features}")
     say()
     memory = Table(title="memory of one device at the peak, GiB", title_justify="left")
     memory.add_column("layout")
-    for part in (*PARTS, "total"):
+    choices = [own, *(choice for choice in plan.choices if choice.layout != own.layout)]
+    parts = [part for part in PARTS if any(choice.memory.parts[part] >= GIB / 20 for choice in choices)]
+    for part in (*parts, "total"):
         memory.add_column(part, justify="right")
     memory.add_column("fits")
-    for choice in [own, *(choice for choice in plan.choices if choice.layout != own.layout)]:
-        sizes = [f"{choice.memory.parts[part] / GIB:.1f}" if choice.memory.parts[part] else "" for part in PARTS]
-        host = f", {choice.memory.host / GIB:.0f} on the host" if choice.memory.host > GIB else ""
+    memory.add_column("host of a node", justify="right")
+    for choice in choices:
+        sizes = [f"{choice.memory.parts[part] / GIB:.1f}" for part in parts]
+        on_host = choice.memory.host * max(1, plan.machine.gpus) / GIB
         style = "bold" if choice is own else None
-        label = f"{choice.name}  ◀ recipe" if choice is own else choice.name
+        label = f"{choice.layout}  ◀ recipe" if choice is own else str(choice.layout)
         total = f"{choice.memory.total / GIB:.1f}"
-        memory.add_row(label, *sizes, total, ("yes" if choice.fits else "no") + host, style=style)
+        fits = "yes" if choice.fits else "no"
+        memory.add_row(label, *sizes, total, fits, f"{on_host:,.0f}" if on_host >= 1 else "", style=style)
     console.print(memory)
     say(
         f"its peak is at {own.memory.moment}; `layer`: what a layer computes again and its gradients, `gathered`: whole layers"

@@ -16,6 +16,7 @@ from r1distill.train_sections import Train
 
 CACHED_ROWS = 20  # entries of a token, where generate.logprobs or a longer row do not say otherwise
 EIGHT_BIT = "paged_adamw_8bit"
+SEVERAL: tuple[Kind, ...] = ("ddp", "zero1", "zero2", "zero3", "fsdp2")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +58,8 @@ def layout_of(train: Train, launch: dict[str, Any]) -> Layout:
         stage = int(flags.get("zero_stage", 2))
         if stage not in (0, 1, 2, 3):
             raise UserError(f"zero_stage = {stage}: 0, 1, 2 or 3")
-        kinds: tuple[Kind, ...] = ("ddp", "zero1", "zero2", "zero3")
         return Layout(
-            kinds[stage],
+            SEVERAL[stage],
             offload_optimizer=flags.get("offload_optimizer_device", "none") != "none",
             offload_weights=flags.get("offload_param_device", "none") != "none",
             sequence_parallel=int(flags.get("parallelism_config_sp_size", 1)),
@@ -135,7 +135,7 @@ def possible(shape: Shape, work: Work, machine: Machine) -> list[Layout]:
     if machine.processes == 1:
         return [Layout("single")]
     found = [
-        *(Layout(kind) for kind in ("ddp", "zero1", "zero2", "zero3", "fsdp2")),
+        *(Layout(kind) for kind in SEVERAL),
         *(
             Layout("zero3", sequence_parallel=degree)
             for degree in (2, 4, 8)
@@ -190,10 +190,11 @@ def ways(shape: Shape, own: Choice, machine: Machine) -> Iterator[Choice]:
     for where in (each for each in layouts if each.offload_optimizer):
         yield attempt(offloading, where, *words)
     if work.adapters is None and machine.processes > 1:
-        for kinds, quantized, name in ((("fsdp2", "ddp"), False, "LoRA"), (("ddp",), True, "QLoRA")):
+        for where, quantized, name in (
+            (Layout("fsdp2"), False, "LoRA"), (Layout("ddp"), False, "LoRA"), (Layout("ddp"), True, "QLoRA"),
+        ):  # fmt: skip
             adapters = replace(work, adapters=Adapters(64, tuple(shape.linears), quantized))
-            for kind in kinds:
-                yield attempt(adapters, Layout(kind), f"{name} of rank 64")
+            yield attempt(adapters, where, f"{name} of rank 64")
 
 
 def launch_flags(layout: Layout) -> str:
