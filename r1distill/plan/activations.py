@@ -9,6 +9,9 @@ from r1distill.plan.models import Shape
 from r1distill.plan.work import Layout, Work
 
 FULL_BYTES = 4  # float32
+OFFLOAD_STASH = (
+    5  # so many inputs of layers are still on the device (trl.models.activation_offloading, max_fwd_stash_size)
+)
 TOKENS_A_TILE, VOCABULARY_A_TILE = 512, 8192  # those of r1distill/train/head.py, which imports torch
 
 
@@ -73,8 +76,8 @@ def saved_bytes(shape: Shape, work: Work, layout: Layout) -> float:
         # the first operation of a layer shares its input with the sum that ended the one before
         return total + mask_bytes(work, layout) + cast_weights(shape, work, layout)
     inputs = tokens * shape.layers * shape.hidden * stream_bytes(work, layout)
-    if work.offload_activations:  # two layers are on the device: the one at work and the one under way
-        inputs = min(inputs, 2 * inputs / shape.layers)
+    if work.offload_activations:
+        inputs *= min(1.0, OFFLOAD_STASH / shape.layers)
     return inputs + mask_bytes(work, layout)
 
 
