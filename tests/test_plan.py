@@ -187,6 +187,12 @@ def test_a_layout_that_does_not_fit_is_said_with_the_nearest_that_does() -> None
     assert plan.closest is not None
     assert plan.closest.fits
     assert plan.closest.change == "train.args.activation_offloading=true"
+    shared = plan_of("qwen2.5-32b", "8xH100").closest
+    assert shared is not None
+    assert shared.layout == Layout("zero3", sequence_parallel=2)
+    assert shared.change == (
+        "train.launch.config_file=scripts/accelerate/zero3_ulysses.yaml, train.args.gradient_accumulation_steps=8"
+    )
     tight = plan_of("llama-3.3-70b", "8xH100")
     assert tight.closest is not None
     assert tight.closest.memory.total < tight.machine.device.memory_gib * GIB < tight.own.memory.total

@@ -167,6 +167,9 @@ def ways(shape: Shape, own: Choice, machine: Machine) -> Iterator[Choice]:
 
     def attempt(way: Work, where: Layout, *changes: str) -> Choice:
         moved = [launch_flags(where)] if where != layout else []
+        if where.sequence_parallel != layout.sequence_parallel:  # fewer sequences at once, so more rounds
+            way = replace(way, accumulation=way.accumulation * where.sequence_parallel // layout.sequence_parallel)
+            moved.append(f"train.args.gradient_accumulation_steps={way.accumulation}")
         return try_layout(shape, way, where, machine, ", ".join([*moved, *changes]))
 
     if not work.checkpointing:
