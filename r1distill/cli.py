@@ -205,6 +205,27 @@ def train(
         work(recipe, overrides, ("train",), dry_run, redo)
 
 
+@app.command()
+def plan(
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    gpus: Annotated[
+        str | None,
+        typer.Option("--gpus", help="8xH100, 2x8xH200, 4x48GB, cpu; default: as many as [train.launch] has processes."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    problems: Annotated[int | None, typer.Option(min=1, help="How many problems there are.")] = None,
+    tokens: Annotated[float | None, typer.Option(min=1, help="Tokens of a trace in the mean.")] = None,
+    right: Annotated[float | None, typer.Option(min=0.01, max=1, help="How often the teacher is right.")] = None,
+    mfu: Annotated[float | None, typer.Option(min=0.001, max=1, help="Model FLOPs utilisation of training.")] = None,
+    usd_per_gpu_hour: Annotated[float | None, typer.Option(min=0, help="Price of one GPU for an hour.")] = None,
+) -> None:
+    """What training takes in memory by part, which layouts fit, hours and money: from the models' configs alone."""
+    run = room("run").Run(room("recipe").load_recipe(room("recipe").find_recipe(recipe), overrides or []))
+    given = room("plan.counts").Given(problems, tokens, right, mfu, usd_per_gpu_hour)
+    room("plan.command").plan_command(run, recipe, gpus, given, json_only=as_json)
+
+
 stage_command("eval", "Score base, teacher and student: summary.json.")
 
 

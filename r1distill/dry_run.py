@@ -7,6 +7,7 @@ from r1distill.cache.settings import engine_of, scorer_of, why_not_scored
 from r1distill.console import say
 from r1distill.errors import UserError
 from r1distill.evaluate.tasks import load_task
+from r1distill.gpus import visible_gpus
 from r1distill.pipeline import statuses
 from r1distill.problems import local_path, read_problems
 from r1distill.procedural import is_procedural
@@ -15,7 +16,7 @@ from r1distill.recipe import Recipe
 from r1distill.resources import find_file
 from r1distill.run import Run
 from r1distill.sections import Verify
-from r1distill.train.stage import launch_command
+from r1distill.train.stage import launch_command, resolved_launch
 from r1distill.train_sections import chat_template_text
 from r1distill.verify.judge import load_judge_prompt
 
@@ -133,7 +134,7 @@ def plan_train(run: Run) -> list[str]:
             f"template  {settings.chat_template}, ends with {settings.eos_token or 'the tokenizer’s own token'}"
         )
     lines.append("SFTConfig " + ", ".join(f"{key} = {value}" for key, value in settings.args.items()))
-    command = launch_command(settings.launch, str(run.folder))
+    command = launch_command(resolved_launch(settings, len(visible_gpus())), str(run.folder))
     lines.append(f"command   {' '.join(['python', *command[1:]])}")
     return lines
 

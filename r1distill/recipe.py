@@ -97,11 +97,44 @@ def find_recipe(name: str) -> Path:
 
 
 def load_recipe(path: Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
-    """Read, override, validate. Raises UserError with the key, the value and the remedy."""
-    data = read_toml(path)
+    """Read, with the recipe it extends; override, validate. Raises UserError with the key, the value and the remedy."""
+    data = read_tables(path)
     for override in overrides:
         apply_override(data, override)
     return validated(Recipe, data, path)
+
+
+def read_tables(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The tables of a recipe, put over those of the recipe that its key `base` names, if it has one.
+
+    `base` is a path from the file's own folder, or the name of a shipped recipe. `above`: the files that led here.
+    Raises UserError where there is no such recipe, or it extends itself.
+    """
+    data = read_toml(path)
+    if "base" not in data:
+        return data
+    base = data.pop("base")
+    if not isinstance(base, str) or not base:
+        raise UserError(f"{path}: base = {base!r}: the path or name of the recipe that this one extends")
+    beside = path.parent / base
+    try:
+        found = beside if beside.is_file() else find_recipe(base)
+    except UserError as error:
+        raise UserError(f"{path}: base = {base!r}: {error}") from None
+    chain = (*above, path.resolve())
+    if found.resolve() in chain:
+        names = " → ".join(each.name for each in (*chain, found))
+        raise UserError(f"{path}: base = {base!r}: these recipes extend each other: {names}; take one base out")
+    return merged(read_tables(found, chain), data)
+
+
+def merged(below: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Table by table; any other value of `over` is taken as it is, and so is a table with a `kind`, such as a schedule."""
+    result = dict(below)
+    for key, value in over.items():
+        whole = not isinstance(value, dict) or not isinstance(below.get(key), dict) or "kind" in value
+        result[key] = value if whole else merged(below[key], value)
+    return result
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -157,6 +157,8 @@ class Train(Section):
     """Hub id, folder, or `quickstart:student`."""
     revision: str | None = None
     """Git revision on the Hub."""
+    tokenizer: str | None = None
+    """Hub id or folder of the tokenizer that the student gets instead of its own: the teacher's, for [train.kl]."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """Type of the weights while training; float32 with `args.bf16 = true` is mixed precision."""
     max_length: int = Field(default=32768, ge=8)
@@ -192,7 +194,7 @@ class Train(Section):
     restarts: Restarts | None = None
     """Absent is the schedule of train.args.lr_scheduler_type."""
     launch: dict[str, Any] = {}
-    """Flags of `accelerate launch` (`config_file`, `num_processes`, …); empty trains in one process."""
+    """Flags of `accelerate launch` (`config_file`, …); empty is FSDP2 over the GPUs of this machine if it has several."""
 
 
 def chat_template_text(train: Train) -> str | None:

@@ -229,6 +229,59 @@ def test_a_recipe_survives_its_json(tmp_path: Path) -> None:
     assert Recipe.model_validate(read_json(tmp_path / "recipe.json")) == recipe
 
 
+def variant(folder: Path, text: str) -> Path:
+    path = folder / "variant.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_recipe_that_extends_another_has_its_tables_with_its_own_over_them(tmp_path: Path) -> None:
+    base = recipe_file(tmp_path, generate={"samples": 3, "temperature": 0.5})
+    with base.open("a") as file:
+        file.write("[train.args]\nlearning_rate = 1e-5\nbf16 = true\n")
+        file.write('[train.kl]\nmode = "tail"\nalpha = { kind = "linear", start = 0.9, end = 0.3 }\n')
+    path = variant(
+        tmp_path,
+        'base = "recipe.toml"\nrun_dir = "other"\n[generate]\nsamples = 5\n[train.args]\nlearning_rate = 1e-3\n'
+        '[train.kl]\nalpha = { kind = "staged", values = [0.0, 0.5], at = [0.0, 0.5] }\n',
+    )
+    found, below = load_recipe(path, ["generate.top_p=0.8"]), load_recipe(base)
+    assert found.run_dir == "other"
+    assert (found.generate.samples, found.generate.temperature, found.generate.top_p) == (5, 0.5, 0.8)
+    assert found.train.args == {"learning_rate": 1e-3, "bf16": True}
+    assert found.train.kl is not None
+    assert found.train.kl.mode == "tail"
+    assert found.train.kl.alpha == Schedule(kind="staged", values=[0.0, 0.5], at=[0.0, 0.5])  # no start of the other
+    assert found.problems == below.problems
+    assert "base" not in found.model_dump()
+
+
+def test_a_recipe_can_extend_one_that_extends_a_shipped_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    variant(tmp_path, 'base = "quickstart"\n[generate]\nsamples = 7\n')
+    last = tmp_path / "last.toml"
+    last.write_text('base = "variant.toml"\n[problems]\nlimit = 9\n')
+    found, shipped = load_recipe(last), load_recipe(find_recipe("quickstart"))
+    assert (found.generate.samples, found.problems.limit) == (7, 9)
+    assert found.train == shipped.train
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('base = "nowhere"', "base = 'nowhere': no such recipe: nowhere; .*quickstart"),
+        ('base = "variant.toml"', "extend each other: variant.toml → variant.toml"),
+        ('base = "between.toml"', "extend each other: variant.toml → between.toml → variant.toml"),
+        ("base = 3", "base = 3: the path or name"),
+        ('base = "quickstart"\n[generate]\ntemprature = 1', "variant.toml: unknown key generate.temprature"),
+    ],
+)
+def test_a_base_that_cannot_be_extended_is_refused_with_the_reason(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "between.toml").write_text('base = "variant.toml"')
+    with pytest.raises(UserError, match=words):
+        load_recipe(variant(tmp_path, text))
+
+
 @pytest.mark.parametrize("path", SHIPPED_RECIPES, ids=lambda path: path.stem)
 def test_a_shipped_recipe_is_found_by_name_from_anywhere_and_its_plan_is_shown(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -1,5 +1,6 @@
 """The scripts for clusters, with programs in the place of Slurm's and Ray's that write down how they were called."""
 
+import itertools
 import os
 import shutil
 import signal
@@ -12,7 +13,11 @@ from pathlib import Path
 import pytest
 from small_run import ROOT
 
+from r1distill.recipe import find_recipe, load_recipe
+from r1distill.train.stage import launch_command
+
 GENERATE = ROOT / "scripts" / "slurm" / "generate.slurm"
+TRAIN = ROOT / "scripts" / "slurm" / "train.slurm"
 SCRIPTS = sorted([*ROOT.glob("scripts/**/*.sh"), *ROOT.glob("scripts/**/*.slurm"), ROOT / ".ci" / "run"])
 # `ray start --head` listens where it was told to, as Ray does; what serves and samples goes on until it is stopped
 FAKE = r"""#!/usr/bin/env bash
@@ -142,3 +147,33 @@ def test_the_token_of_the_ray_cluster_is_in_no_command_and_no_output(tmp_path: P
     output = output_of(process)
     assert "given-by-the-caller" not in output + calls.read_text()
     assert "AUTH_TOKEN" not in output
+
+
+def test_every_node_joins_the_same_training_and_the_first_runs_the_stage(tmp_path: Path) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    fakes = {
+        "scontrol": "echo first; echo second",
+        "srun": 'for SLURM_NODEID in 0 1; do export SLURM_NODEID; "$@"; done',
+        "r1distill": 'echo "$*" >>"$CALLS"',
+    }
+    for name, body in fakes.items():
+        (programs / name).write_text(f"#!/usr/bin/env bash\n{body}\n")
+        (programs / name).chmod(0o755)
+    slurm = {"SLURM_NNODES": "2", "SLURM_JOB_NODELIST": "node[1-2]", "CALLS": str(tmp_path / "calls")}
+    environment = {**os.environ, **slurm, "PATH": f"{programs}:{os.environ['PATH']}"}
+    command = ["bash", str(TRAIN), "qwen2.5-32b", "train.args.save_steps=0.1"]
+    subprocess.run(command, env=environment, check=True)
+    first, second = (line.split() for line in (tmp_path / "calls").read_text().splitlines())
+    assert first[:3] == ["train", "qwen2.5-32b", "train.args.save_steps=0.1"]
+    assert second[:4] == ["train", "--join", "qwen2.5-32b", "train.args.save_steps=0.1"]
+    ranks = []
+    for overrides in (first[2:], second[3:]):
+        recipe = load_recipe(find_recipe("qwen2.5-32b"), overrides)
+        flags = launch_command(recipe.train.launch, "runs/a")
+        told = dict(itertools.pairwise(flags))
+        assert told["--config_file"].endswith("fsdp2.yaml")
+        assert (told["--num_machines"], told["--num_processes"]) == ("2", "16")
+        assert (told["--main_process_ip"], told["--main_process_port"]) == ("first", "29500")
+        ranks.append(told["--machine_rank"])
+    assert ranks == ["0", "1"]

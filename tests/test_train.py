@@ -205,3 +205,22 @@ def test_a_checkpoint_without_its_state_is_removed_and_the_one_before_is_used(tm
     assert not (tmp_path / "checkpoint-15").exists()
     shutil.rmtree(tmp_path / "checkpoint-5")
     assert trainer.last_whole_checkpoint(tmp_path) is None
+
+
+def test_a_tokenizer_with_more_ids_than_the_student_has_embeddings_is_refused(
+    tmp_path: Path, tiny_student: Path
+) -> None:
+    tokenizer = tiny_model.make_tokenizer()
+    settings = make_run(tmp_path / "run", tiny_student, tokenizer=str(tmp_path / "teacher")).recipe.train
+    student = tiny_model.make_model(tokenizer)
+    tiny_model.save(student, tokenizer, tmp_path / "teacher")
+    trainer.check_rows(settings, student, trainer.load_tokenizer(settings))
+    tokenizer.add_tokens(["<one more>"])
+    tokenizer.save_pretrained(tmp_path / "teacher")
+    with pytest.raises(UserError, match=rf"teacher: its tokenizer has an id {len(tokenizer) - 1}, and .* embeddings"):
+        trainer.check_rows(settings, student, trainer.load_tokenizer(settings))
+
+
+def test_adapters_are_merged_into_weights_that_are_not_quantised(tmp_path: Path, tiny_student: Path) -> None:
+    settings = make_run(tmp_path, tiny_student, model_args={"quantization_config": {"load_in_4bit": True}}).recipe.train
+    assert not hasattr(trainer.load_model(settings, quantized=False).config, "quantization_config")

@@ -89,6 +89,7 @@ def train(run: Run) -> dict[str, Any]:
     if changes:
         arguments = sft_config(run, **changes)
     model = load_model(settings)
+    check_rows(settings, model, tokenizer)
     trainer = DistillTrainer(
         kl=settings.kl,
         label_smoothing=settings.label_smoothing,
@@ -259,15 +260,29 @@ def peft_config(settings: Train) -> LoraConfig | None:
 
 def load_tokenizer(settings: Train) -> PreTrainedTokenizerBase:
     tokenizer = AutoTokenizer.from_pretrained(
-        resolve_model(settings.student, "train.student"),
-        revision=settings.revision,
+        resolve_model(
+            settings.tokenizer or settings.student, "train.tokenizer" if settings.tokenizer else "train.student"
+        ),
+        revision=None if settings.tokenizer else settings.revision,
         trust_remote_code=settings.model_args.get("trust_remote_code", False),
     )
     prepare_tokenizer(tokenizer, chat_template_text(settings), settings.eos_token, settings.pad_token)
     return tokenizer
 
 
-def load_model(settings: Train) -> Any:
+def check_rows(settings: Train, model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise UserError where the tokenizer, which may be another's, has ids that the student has no embedding for."""
+    rows, largest = model.get_input_embeddings().num_embeddings, max(tokenizer.get_vocab().values())
+    if largest >= rows:
+        raise UserError(
+            f"{settings.tokenizer or settings.student}: its tokenizer has an id {largest}, and {settings.student} has "
+            f"{rows} embeddings; set train.tokenizer to one of the student's family"
+        )
+
+
+def load_model(settings: Train, *, quantized: bool = True) -> Any:
+    """The student as it is trained; `quantized=False` leaves out model_args.quantization_config, to merge adapters into."""
+    options = {key: value for key, value in settings.model_args.items() if quantized or key != "quantization_config"}
     path = resolve_model(settings.student, "train.student")
     config = AutoConfig.from_pretrained(
         path, revision=settings.revision, trust_remote_code=settings.model_args.get("trust_remote_code", False)
@@ -284,7 +299,7 @@ def load_model(settings: Train) -> Any:
             "lower it, or set train.max_position_embeddings with train.rope_parameters"
         )
     return AutoModelForCausalLM.from_pretrained(
-        path, revision=settings.revision, config=config, dtype=getattr(torch, settings.dtype), **settings.model_args
+        path, revision=settings.revision, config=config, dtype=getattr(torch, settings.dtype), **options
     )
 
 
@@ -311,7 +326,7 @@ def save_student(run: Run, trainer: DistillTrainer, tokenizer: PreTrainedTokeniz
         return
     settings = run.recipe.train
     if settings.peft is not None and settings.merge_adapter:
-        base = load_model(settings)
+        base = load_model(settings, quantized=False)
         model = PeftModel.from_pretrained(base, str(temporary)).merge_and_unload()
         shutil.move(temporary, run.student / "adapter")
         save_whole(model, temporary, settings)

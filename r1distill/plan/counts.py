@@ -1,0 +1,123 @@
+"""How much there is of everything: from the run's folder where it has it, else assumed, and every assumption is said."""
+
+from dataclasses import dataclass, field
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from r1distill.evaluate.tasks import load_task
+from r1distill.plan.speed import samples_expected
+from r1distill.problems import local_path, read_problems
+from r1distill.procedural import is_procedural
+from r1distill.run import Run
+from r1distill.sections import Problems
+
+TOKENS_A_SAMPLE = 5355  # of DeepSeek-R1's 804,745 samples on average (https://arxiv.org/abs/2501.12948, section 2.3.3)
+PROMPT_TOKENS = 150
+RIGHT = 0.75  # how often the teacher is, of problems with a checked answer
+EVAL_TOKENS = 8000  # a reply of a student: R1's distilled ones take about 4,000 on MATH-500 and 12,000 on AIME
+OTHER_PROBLEMS = 10_000
+# rows of sets on the Hub, for none is fetched: of the split that is read by default
+ROWS = {
+    "open-r1/OpenR1-Math-220k": 93_733,
+    "HuggingFaceH4/aime_2024": 30,
+    "math-ai/aime25": 30,
+    "math-ai/amc23": 40,
+    "openai/gsm8k": 1319,
+    "HuggingFaceH4/MATH-500": 500,
+}
+
+
+@dataclass
+class Assumed:
+    """What was not known, in words with the option that says it otherwise."""
+
+    lines: list[str] = field(default_factory=list)
+
+    def say(self, line: str) -> None:
+        if line not in self.lines:
+            self.lines.append(line)
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a person said on the command line; None is unsaid."""
+
+    problems: int | None = None
+    tokens: float | None = None
+    right: float | None = None
+    mfu: float | None = None
+    usd_per_gpu_hour: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Problems, sampled traces, examples of the dataset, and tokens of each. `tokens_an_example` has the prompt too."""
+
+    problems: int
+    samples: float
+    tokens_a_sample: float
+    examples: float
+    tokens_an_example: float
+
+
+def counts_of(run: Run, given: Given, assumed: Assumed) -> Counts:
+    """Of the dataset of the run if there is one, else of what the recipe is expected to make of its problems."""
+    recipe = run.recipe
+    problems = given.problems or problem_count(recipe.problems, "problems", assumed)
+    dataset = run.dataset / "train.parquet"
+    if dataset.is_file():
+        column = pq.read_table(dataset, columns=["n_tokens"])["n_tokens"]
+        examples = len(column)
+        tokens = float(given.tokens or pc.mean(column).as_py() or TOKENS_A_SAMPLE)  # type: ignore[attr-defined]
+        assumed.say(f"{examples:,} examples of {tokens:,.0f} tokens: those of {dataset}")
+    else:
+        tokens = given.tokens or min(TOKENS_A_SAMPLE, recipe.generate.max_tokens / 2)
+        if given.tokens is None:
+            assumed.say(f"{tokens:,.0f} tokens a trace (R1's mean, at most half of generate.max_tokens): --tokens")
+        examples = None
+    if given.right is None:
+        assumed.say(f"the teacher is right {RIGHT:.0%} of the time: --right")
+    samples, correct = samples_expected(
+        given.right or RIGHT, recipe.generate.samples, recipe.generate.stop_after_correct
+    )
+    kept = correct if recipe.filter.require_correct else samples
+    if recipe.filter.max_per_problem:
+        kept = min(kept, recipe.filter.max_per_problem)
+    if examples is None:
+        examples = problems * kept * (1 - recipe.filter.validation_fraction)
+    return Counts(problems, problems * samples, tokens, examples, tokens + PROMPT_TOKENS)
+
+
+def problem_count(section: Problems, key: str, assumed: Assumed) -> int:
+    """Of a file, what it has; of a set on the Hub what it is known to have."""
+    path = local_path(section.path)
+    if path is not None or is_procedural(section.path):
+        reading = read_problems(
+            section.path,
+            columns=section.columns,
+            limit=section.limit,
+            tolerate="unusable" if section.check else "expected",
+        )
+        return len(reading.problems)
+    rows = ROWS.get(section.path)
+    if rows is None:
+        rows = OTHER_PROBLEMS
+        option = ": --problems" if key == "problems" else ""
+        assumed.say(f"{key}: {section.path} has {rows:,} problems, which nothing here knows{option}")
+    return min(rows, section.limit or rows)
+
+
+def eval_tokens(run: Run, assumed: Assumed) -> dict[str, tuple[int, float]]:
+    """Of each task of the recipe for one model: (replies, tokens)."""
+    settings = run.recipe.eval
+    found = {}
+    for name in settings.tasks:
+        task = load_task(name)
+        rows = problem_count(task.data, f"task {name}", assumed)
+        replies = min(rows, settings.limit or rows) * (settings.samples or task.samples)
+        longest = settings.max_tokens or task.max_tokens
+        found[name] = (replies, replies * min(EVAL_TOKENS, longest / 2))
+    if found:
+        assumed.say(f"{EVAL_TOKENS:,} tokens a reply while evaluating, at most half of its max_tokens")
+    return found
