@@ -413,7 +413,7 @@ def test_vllm_scores_as_the_full_pass_does(tmp_path, full, tiny_teacher, tiny_st
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(480)
+@pytest.mark.timeout(1200)
 def test_a_run_scores_and_trains_on_whole_distributions_at_falling_temperatures(tmp_path, tiny_teacher, tiny_student):
     problems = [{"problem": each.problem, "answer": each.answer} for each in tiny_model.PROBLEMS]
     jsonl(tmp_path / "problems.jsonl", problems)
@@ -449,7 +449,7 @@ def test_a_run_scores_and_trains_on_whole_distributions_at_falling_temperatures(
             "engine": engine,
         },
     )
-    result = r1distill("run", path, timeout=450, VLLM_CPU_KVCACHE_SPACE="1")
+    result = r1distill("run", path, timeout=900, VLLM_CPU_KVCACHE_SPACE="1")
     assert result.returncode == 0, result.stdout + result.stderr
     run = tmp_path / "run"
     assert [line[2:] for line in result.stdout.splitlines() if line.startswith("▶")] == [
@@ -457,12 +457,14 @@ def test_a_run_scores_and_trains_on_whole_distributions_at_falling_temperatures(
     ]  # fmt: skip
     log = [row for row in read_json(run / "student" / "training_log.json") if "kl" in row]
     assert [row["temperature"] for row in log] == [5.0, 5.0, 2.0, 2.0, 1.0, 1.0]
-    assert all(row["teacher_share"] > 0.8 for row in log)  # all but the forced start
     assert log[-1]["kl"] < log[-2]["kl"]
     record = read_json(run / "stages" / "cache.json")
     funnel = read_json(run / "funnel.json")
-    assert record["counts"]["traces"] == funnel["kept"] > 0
-    assert record["tokens"] == record["counts"]["cached_tokens"] > 0
+    kept, tokens = funnel["kept"], record["tokens"]
+    assert record["counts"]["traces"] == kept > 0
+    assert tokens == record["counts"]["cached_tokens"] > 0
+    forced = kept * len("<think>\n")  # a token a byte; of these the teacher says nothing
+    assert log[0]["teacher_share"] == pytest.approx(tokens / (tokens + forced))
     assert record["tokens_per_second"] > 0
     assert record["counts"]["mass"] > 0.99
     again = r1distill("run", path, timeout=200)

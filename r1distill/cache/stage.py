@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
-from r1distill.cache.settings import Scorer, manifest_of, open_fitting, refuse_other_vocabulary, scorer_of
+from r1distill.cache.settings import Scorer, engine_of, manifest_of, open_fitting, refuse_other_vocabulary, scorer_of
 from r1distill.cache.traces import Item, Scores, kept_items, kept_keys
 from r1distill.console import Progress, console, say
 from r1distill.errors import UserError
@@ -44,7 +44,7 @@ def check_teacher(recipe: Recipe) -> tuple[Any, Teacher]:
     That is where student and teacher do not share a vocabulary.
     """
     scorer, settings = scorer_of(recipe), recipe.cache
-    trust = bool({**settings.engine, **settings.model_args}.get("trust_remote_code", False))
+    trust = bool({**engine_of(recipe), **settings.model_args}.get("trust_remote_code", False))
     tokenizer = load_tokenizer(
         scorer.tokenizer, scorer.tokenizer_revision, scorer.tokenizer_key, trust_remote_code=trust
     )

@@ -172,7 +172,8 @@ class CacheWriter:
         wide = power_sums.astype(np.float32).reshape(-1)
         entropies = np.zeros(0, np.float32) if entropies is None else entropies.astype(np.float32)
         self.batch.append((trace, rows, wide, entropies))
-        self.batch_bytes += 4 * n + rows.lengths.nbytes + rows.ids.nbytes + rows.logprobs.nbytes + wide.nbytes
+        parts = (rows.lengths, rows.ids, rows.logprobs, wide, entropies)
+        self.batch_bytes += 4 * n + sum(part.nbytes for part in parts)
         self.batch_mass += float(np.exp(rows.logprobs.astype(np.float64)).sum())
         if self.batch_bytes > BYTES_A_BATCH:
             self.write_batch()
