@@ -1,9 +1,13 @@
 """What starts the training: the GPUs that are there, and what the recipe says of them."""
 
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+from small_run import ROOT
+from test_train import make_run
 
 from r1distill.errors import UserError
 from r1distill.gpus import visible_gpus
@@ -90,3 +94,23 @@ def test_more_processes_than_gpus_are_refused_with_the_batch_that_stays_the_same
     check_processes(student({"num_processes": 8, "num_machines": 2}), 4)
     with pytest.raises(UserError, match=r"2 machines like this one have 6 GPUs; set train.launch.num_processes=6$"):
         check_processes(student({"num_processes": 16, "num_machines": 2}), 3)
+
+
+@pytest.mark.slow
+def test_the_shipped_fsdp2_file_trains_adapters_in_shards_and_saves_a_whole_student(
+    tmp_path: Path, tiny_student: Path
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    launch = {"config_file": "scripts/accelerate/fsdp2.yaml", "num_processes": 2, "mixed_precision": "no"}
+    adapters = {"r": 4, "target_modules": "all-linear"}
+    run = make_run(tmp_path / "run", tiny_student, repeat=4, launch={**launch, "main_process_port": 0}, peft=adapters)
+    command = launch_command(run.recipe.train.launch, str(run.folder))
+    command[command.index("r1distill.train.worker")] = "fsdp_worker"  # CPUs in the place of GPUs
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    [last] = (run.student / "checkpoints").glob("checkpoint-40")
+    assert {"pytorch_model_fsdp_0", "optimizer_0"} <= {path.name for path in last.iterdir()}
+    whole, before = (AutoModelForCausalLM.from_pretrained(path) for path in (run.student, tiny_student))
+    assert sum(each.numel() for each in whole.parameters()) == sum(each.numel() for each in before.parameters())
