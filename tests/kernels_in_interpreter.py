@@ -12,7 +12,8 @@ from test_losses import *  # noqa: F403
 from torch import Tensor
 
 from r1distill.train import head, head_kernels, head_tiles
-from r1distill.train.head_tiles import CPU_TILE, MASKED, NOTHING, Running, Settings, Slopes, TileSize
+from r1distill.train.head_tiles import MASKED, NOTHING, Running, Settings, Slopes
+from r1distill.train.tile_size import CPU_TILE, TileSize
 
 TEMPERATURES = [1.0, 2.0, 3.7]
 # thousands of programs, each of which takes the interpreter milliseconds

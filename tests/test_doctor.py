@@ -12,7 +12,7 @@ from small_run import small_run
 from tokenizers import normalizers
 from transformers import GenerationConfig, LlamaConfig, PreTrainedTokenizerFast
 
-from r1distill.doctor.command import check_divergence, doctor, findings_of, makes_distributions
+from r1distill.doctor.command import check_divergence, doctor, findings_of, launch_of, makes_distributions
 from r1distill.doctor.context import (
     check_base_can_be_asked,
     check_evaluation_room,
@@ -82,10 +82,8 @@ def recipe(folder: Path, **sections: Any) -> Recipe:
     return small_run(folder, train=train, **sections).recipe
 
 
-def trained(
-    folder: Path, launch: Launch = ONE_PROCESS, gpus: int = 0, tied: bool = False, **train: Any
-) -> list[Finding]:
-    return check_training(recipe(folder, train=train), launch, gpus, tied)
+def trained(folder: Path, launch: Launch = ONE_PROCESS, tied: bool = False, **train: Any) -> list[Finding]:
+    return check_training(recipe(folder, train=train), launch, tied)
 
 
 def launched(folder: Path, text: str, **train: Any) -> Launch:
@@ -392,9 +390,19 @@ def test_packing_with_a_kernel_for_packs_is_no_trap(tmp_path: Path) -> None:
         assert not traps(trained(tmp_path, **train))
 
 
-def test_several_gpus_without_a_launcher(tmp_path: Path) -> None:
-    assert "nn.DataParallel" in only(trained(tmp_path, gpus=2)).limit
-    assert not traps(trained(tmp_path, Launch("ddp", 2), gpus=2))
+def test_several_gpus_need_no_launcher_of_the_recipe(tmp_path: Path) -> None:
+    """One process on several GPUs would be nn.DataParallel, which TRL refuses."""
+    launch = launch_of(recipe(tmp_path), gpus=2)
+    assert (launch.kind, launch.processes, launch.fsdp_version) == ("fsdp", 2, 2)
+    assert launch_of(recipe(tmp_path), gpus=1) == ONE_PROCESS
+
+
+def test_clipping_by_groups_where_it_would_be_wrong(tmp_path: Path) -> None:
+    clip = {"attention": 0.5}
+    assert not traps(trained(tmp_path, Launch("fsdp", 8, fsdp_version=2), clip=clip))
+    assert "local shard" in only(trained(tmp_path, Launch("fsdp", 8, fsdp_version=1), clip=clip)).limit
+    deepspeed = Launch("deepspeed", 8, gradient_clipping="auto")
+    assert "ignores any other" in only(trained(tmp_path, deepspeed, clip=clip)).limit
 
 
 def test_context_parallelism_drops_what_packing_and_the_divergence_need(tmp_path: Path) -> None:
@@ -483,6 +491,15 @@ def test_a_reply_that_would_be_taught_wrongly(tmp_path: Path, reply: str, trap: 
 def test_a_sound_dataset_has_no_findings(tmp_path: Path) -> None:
     folder = dataset(tmp_path / "dataset", [REPLY] * 20)
     assert not traps(check_data(folder, recipe(tmp_path), student(tmp_path), ONE_PROCESS))
+
+
+def test_a_pool_of_the_curriculum_without_an_example(tmp_path: Path) -> None:
+    phases = [{"until": 1.0, "mix": {"quality": 0.5, "hard": 0.5}}]
+    folder, asked = tmp_path / "dataset", recipe(tmp_path, train={"curriculum": {"phases": phases}})
+    found = check_data(dataset(folder, [REPLY] * 3, pools=["quality"]), asked, None, None)
+    assert [(f.severity, f.check, f.value) for f in found if f.severity != "ok"] == [("error", "pools", "none in hard")]
+    both = dataset(tmp_path / "both", [REPLY] * 3, pools=["quality", "hard"])
+    assert not traps(check_data(both, asked, None, None))
 
 
 def test_a_reply_as_long_as_the_limit_was_probably_cut_off(tmp_path: Path) -> None:

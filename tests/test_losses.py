@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from r1distill.train.head import head_numbers
-from r1distill.train.head_tiles import TileSize
 from r1distill.train.losses import HeadLosses, fused_ce_kl
+from r1distill.train.tile_size import TileSize
 
 DIVERGENCES = ("forward", "reverse", "jensen_shannon")
 MODES = [("tail", 1.0), *((mode, t) for mode in ("exact", "conditional") for t in (1.0, 2.0, 5.0))]

@@ -24,7 +24,6 @@ from r1distill.plan.speed import decoding, samples_expected, share_read, trainin
 from r1distill.plan.work import Adapters, Layout, Work, trainable_parameters
 from r1distill.recipe import find_recipe, load_recipe
 from r1distill.run import Run
-from r1distill.train import head
 from r1distill.train_sections import Train
 
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -115,11 +114,6 @@ def test_weights_gradients_and_optimizer_are_those_of_real_tensors(dtype: str, r
     assert states.weights == bytes_of(model.parameters())
     assert states.gradients == bytes_of(parameter.grad for parameter in trained)
     assert states.optimizer == bytes_of(value for state in optimizer.state.values() for value in state.values())
-
-
-def test_the_tiles_are_those_of_the_head() -> None:
-    assert activations.TOKENS_A_TILE == head.TOKENS_A_TILE
-    assert activations.VOCABULARY_A_TILE == head.VOCABULARY_A_TILE
 
 
 def test_states_over_so_many_devices_are_those_of_the_papers_table() -> None:

@@ -31,11 +31,13 @@ from r1distill.doctor.tokens import (
 )
 from r1distill.doctor.training import check_training
 from r1distill.doctor.versions import check_attention, check_versions, installed_versions, requirements_of
+from r1distill.gpus import visible_gpus
 from r1distill.models import load_tokenizer
 from r1distill.problems import local_path, read_problems
 from r1distill.procedural import is_procedural
 from r1distill.recipe import Recipe
 from r1distill.run import Run
+from r1distill.train.stage import resolved_launch
 from r1distill.train.teacher_cache import MANIFEST
 
 TRAINING = ("torch", "transformers", "trl", "peft", "datasets", "accelerate")
@@ -72,10 +74,10 @@ def show(findings: list[Finding], counts: Counter[Severity]) -> None:
 def findings_of(run: Run) -> list[Finding]:
     """All checks, in the order in which they are shown."""
     recipe = run.recipe
-    gpus = visible_gpus()
+    gpus = len(visible_gpus())
     findings = check_installation(recipe, gpus)
     of_files, tasks, prompts = check_files(recipe, run.folder)
-    launch, problem = attempt("training", "[train.launch]", lambda: read_launch(recipe.train))
+    launch, problem = attempt("training", "[train.launch]", lambda: launch_of(recipe, gpus))
     findings += of_files + problem
     student, problem = attempt("models and tokens", "student", lambda: read_student(recipe))
     findings += problem
@@ -98,16 +100,15 @@ def findings_of(run: Run) -> list[Finding]:
     has_cache = (run.teacher_cache / MANIFEST).is_file()
     findings += check_sampling(recipe, has_cache, makes_distributions(recipe))
     if launch is not None:
-        findings += check_training(recipe, launch, gpus, tied)
+        findings += check_training(recipe, launch, tied)
     found, problem = attempt("data", "dataset", lambda: check_data(run.dataset, recipe, student, launch))
     findings += (found or []) + problem
     return findings + check_room(run, student, launch or Launch("process"))
 
 
-def visible_gpus() -> int:
-    if importlib.util.find_spec("torch") is None:
-        return 0
-    return importlib.import_module("torch").cuda.device_count()
+def launch_of(recipe: Recipe, gpus: int) -> Launch:
+    """How training would be started on this machine."""
+    return read_launch(recipe.train.model_copy(update={"launch": resolved_launch(recipe.train, gpus)}))
 
 
 def check_installation(recipe: Recipe, gpus: int) -> list[Finding]:

@@ -21,12 +21,12 @@ LORA_TIMES = 10.0  # what LoRA's rate is of that of full fine-tuning (thinkingma
 LOGGERS = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio", "mlflow": "mlflow"}
 
 
-def check_training(recipe: Recipe, launch: Launch, gpus: int, tied: bool | None) -> list[Finding]:
+def check_training(recipe: Recipe, launch: Launch, tied: bool | None) -> list[Finding]:
     """Everything that the recipe alone decides. `tied`: whether embeddings and head of the student are one matrix."""
     settings = recipe.train
     findings = [
         *check_attention_rows(settings),
-        *check_parallelism(settings, launch, gpus),
+        *check_parallelism(settings, launch),
         *check_clipping(settings, launch),
         *check_gradient_checkpointing(settings, launch),
         *check_loss(settings, launch),
@@ -57,12 +57,8 @@ def check_attention_rows(settings: Train) -> list[Finding]:
     return []
 
 
-def check_parallelism(settings: Train, launch: Launch, gpus: int) -> list[Finding]:
+def check_parallelism(settings: Train, launch: Launch) -> list[Finding]:
     findings = []
-    if launch.kind == "process" and gpus > 1:
-        remedy = f"[train.launch] num_processes = {gpus}, or CUDA_VISIBLE_DEVICES=0"
-        limit = "one process would use nn.DataParallel, which TRL refuses"
-        findings.append(error("training", "[train.launch]", f"none, and {gpus} GPUs", limit, remedy))
     if launch.context_parallel > 1:
         size = f"{launch.context_parallel}"
         remedy = "use sequence parallelism (parallelism_config_sp_size, Ulysses)"

@@ -7,12 +7,10 @@ output and a logsumexp in place of the scores (https://arxiv.org/abs/2205.14135)
 
 from r1distill.plan.models import Shape
 from r1distill.plan.work import Layout, Work
+from r1distill.train.tile_size import CPU_TILE, CUDA_TILE
 
 FULL_BYTES = 4  # float32
-OFFLOAD_STASH = (
-    5  # so many inputs of layers are still on the device (trl.models.activation_offloading, max_fwd_stash_size)
-)
-TOKENS_A_TILE, VOCABULARY_A_TILE = 512, 8192  # those of r1distill/train/head.py, which imports torch
+OFFLOAD_STASH = 5  # inputs of layers still on the device (trl.models.activation_offloading, max_fwd_stash_size)
 
 
 def compute_bytes(work: Work, layout: Layout) -> int:
@@ -114,15 +112,16 @@ def mask_bytes(work: Work, layout: Layout) -> float:
 def head_bytes(shape: Shape, work: Work, layout: Layout) -> dict[str, float]:
     """Of the fused head (r1distill/train/head.py): {"saved", "backward", "weight_gradient"}.
 
-    Saved are the last norm and the taught hidden states. The backward pass has their gradients in float32, three tiles of
+    Saved are the last norm and the taught hidden states. The backward pass has their gradients in float32, two tiles of
     logits and two of the vocabulary's rows, in float32 too; the weight's gradient is whole, in the type of the weight.
     """
     tokens = work.tokens / layout.sequence_parallel
     stream = stream_bytes(work, layout)
     norm = shape.hidden * (FULL_BYTES + (0 if work.adapters else stream) + stream)
     saved = tokens * (norm + shape.hidden * stream + rows_bytes(work))
-    rows, words = min(tokens, TOKENS_A_TILE), min(shape.vocabulary, VOCABULARY_A_TILE)
-    tiles = FULL_BYTES * words * (3 * rows + 2 * shape.hidden)
+    tile = CUDA_TILE if work.device == "cuda" else CPU_TILE
+    rows, words = min(tokens, tile.tokens), min(shape.vocabulary, tile.vocabulary)
+    tiles = FULL_BYTES * words * (2 * rows + 2 * shape.hidden)
     cast = stream if stream != FULL_BYTES else 0
     gradients = tokens * shape.hidden * (FULL_BYTES + max(cast, 0 if cast else stream))
     weight = 0.0 if work.adapters else float(shape.head_parameters * stream)

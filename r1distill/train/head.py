@@ -18,19 +18,8 @@ from trl.trainer.utils import maybe_gather_lm_head_ctx
 
 from r1distill.errors import UserError
 from r1distill.train import head_tiles
-from r1distill.train.head_tiles import (
-    CPU_TILE,
-    CUDA_TILE,
-    MASKED,
-    NOTHING,
-    Running,
-    Settings,
-    Slopes,
-    TileSize,
-    add_product,
-    project,
-    tiles,
-)
+from r1distill.train.head_tiles import MASKED, NOTHING, Running, Settings, Slopes, add_product, project, tiles
+from r1distill.train.tile_size import CPU_TILE, CUDA_TILE, TileSize
 
 if find_spec("triton"):
     from r1distill.train import head_kernels

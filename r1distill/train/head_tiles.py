@@ -9,22 +9,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from r1distill.train.tile_size import TileSize
+
 NOTHING = -1e30  # the logarithm of an empty sum; finite, so that it makes no NaN in a difference
 # a logit that is left out: less than NOTHING at any temperature, and finite, so that 0 times it is 0
 MASKED = -1e36
-
-
-class TileSize(NamedTuple):
-    tokens: int
-    vocabulary: int
-
-
-# 16 MB of logits. On idle cores MKL is up to 8 % faster with a quarter of it, on busy ones the fewer waits of the threads
-# for each other gain more
-CPU_TILE = TileSize(512, 8192)
-# 268 MB: the product of a tile takes longer than the host to launch what belongs to it (0.2 TFLOP where H is 1,536), and
-# beside the weights and gradients of a head of 152k tokens it is little
-CUDA_TILE = TileSize(4096, 16384)
 
 
 class Settings(NamedTuple):
