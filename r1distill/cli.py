@@ -184,7 +184,7 @@ def verify(
 
 
 stage_command("filter", "Choose what is taught: verdicts → decisions, funnel and dataset.")
-stage_command("cache", "Score the kept traces with the teacher, for [train.kl]: decisions → scored_cache.")
+stage_command("cache", "Score the kept traces with the teacher, for [train.kl]: decisions → teacher_cache.")
 
 
 @app.command()

@@ -47,18 +47,20 @@ class Stage:
     growing: tuple[str, ...] = ()  # those too, but only where its own settings changed: what is in them is used again
 
 
+KEPT_WHILE_SAMPLING = "teacher_cache"
+
 STAGES = (
     Stage(
         "generate",
         generate,
         None,
         ("problems", "teacher", "generate", "seed"),
-        ("problems.parquet", "problems_set_aside.jsonl", "problems_duplicates.jsonl", "traces", "teacher_cache"),
+        ("problems.parquet", "problems_set_aside.jsonl", "problems_duplicates.jsonl", "traces", KEPT_WHILE_SAMPLING),
     ),
     # the judge's replies stay: each is known by all that decides it
     Stage("verify", verify_stage, "generate", ("verify",), ("verdicts.parquet",)),
     Stage("filter", filter_stage, "verify", ("filter",), ("decisions.parquet", "funnel.json", "dataset")),
-    Stage("cache", cache_stage, "filter", ("cache",), (), ("scored_cache",)),
+    Stage("cache", cache_stage, "filter", ("cache",), (), ("teacher_cache",)),
     Stage("train", train_stage, "filter", ("train",), ("student",)),
     # the journals of eval stay: a sample's identity has the model and the training that made it in it
     Stage("eval", eval_stage, "train", ("eval",), ()),
@@ -272,6 +274,8 @@ def set_aside(run: Run, stage: Stage, *, growing: bool = True) -> None:
     """Move what an outdated stage made to superseded/, so that nothing computed is lost; what is `growing` if asked."""
     target = run.folder / "superseded" / f"{stage.name}-{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**6}"
     for name in (*stage.outputs, *(stage.growing if growing else ()), f"stages/{stage.name}.json"):
+        if stage.name == "generate" and name == KEPT_WHILE_SAMPLING and run.recipe.cache.source != "generation":
+            continue  # it was scored, and stays good when there are more samples
         source = run.folder / name
         if source.exists():
             target.mkdir(parents=True, exist_ok=True)

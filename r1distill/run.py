@@ -63,8 +63,7 @@ class Run:
 
     @property
     def teacher_cache(self) -> Path:
-        """Of generation, or of the stage `cache`: scored ones stay when there are more samples."""
-        return self.folder / ("teacher_cache" if self.recipe.cache.source == "generation" else "scored_cache")
+        return self.folder / "teacher_cache"
 
     @property
     def verdicts(self) -> Path:

@@ -269,7 +269,7 @@ def test_killed_in_the_middle_it_goes_on_and_ends_with_the_same_cache(tmp_path, 
         trainer.open_cache(run, tiny_model.make_tokenizer())
     last = r1distill("cache", tmp_path / "killed" / "recipe.toml", timeout=200)
     assert last.returncode == 0, last.stderr
-    assert "of 42 kept traces are in scored_cache; they are not scored again" in last.stdout
+    assert "of 42 kept traces are in teacher_cache; they are not scored again" in last.stdout
     found, expected = TeacherCache(run.teacher_cache), TeacherCache(whole.teacher_cache)
     assert len(found) == found.manifest["traces"] == 42  # none of them twice
     assert all_rows(found) == all_rows(expected)
