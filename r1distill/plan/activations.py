@@ -40,7 +40,9 @@ def layer_bytes(shape: Shape, work: Work, layout: Layout) -> float:
     queries = shape.query_size * each
     attention = queries + 2 * shape.key_value_size * each + queries  # after the rotation, and the output
     if work.attention == "eager":
-        attention += shape.heads * work.length * (FULL_BYTES + each)
+        # the softmax in float32, what the values are multiplied with where that is another type, keys and values repeated
+        attention += shape.heads * work.length * (FULL_BYTES + (each if each != FULL_BYTES else 0))
+        attention += 2 * (shape.query_size - shape.key_value_size) * each
     else:
         attention += shape.heads * FULL_BYTES
     wide = 4 * shape.intermediate * each  # gate, its SiLU, up, and their product
