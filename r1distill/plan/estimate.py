@@ -127,7 +127,7 @@ def caching(run: Run, teacher: Shape, counts: Counts, machine: Machine, add: Any
     if recipe.train.kl is None or recipe.train.kl.online is not None:
         return
     tokens = counts.examples * counts.tokens_a_sample
-    if recipe.generate.keep_distributions:
+    if recipe.cache.source == "generation":
         tokens = counts.samples * counts.tokens_a_sample
         add("cache", f"kept while sampling, about {tokens * CACHED_BYTES_A_TOKEN / 1e9:,.0f} GB", tokens, 0.0, 0)
         return
