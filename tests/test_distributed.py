@@ -56,7 +56,10 @@ def make(folder: Path, student: Path, processes: int, sharding: dict[str, Any] |
         np.random.default_rng(0),
     )
     rows = []
-    teacher = Teacher("generation", "t", None, vocabulary_sha256(tokenizer.get_vocab()), "raw_logprobs", 5)
+    teacher = Teacher(
+        "generation", run.recipe.teacher.model, None, vocabulary_sha256(tokenizer.get_vocab()), "raw_logprobs", 5,
+        prompt_sha256=prompt.sha256, prefill=prompt.prefill,
+    )  # fmt: skip
     with CacheWriter(run.teacher_cache, teacher) as cache:
         for number, problem in enumerate(tiny_model.PROBLEMS * 6):
             reply = tiny_model.reply(problem).replace(" = ", " = " * (1 + number % 5))  # of different lengths
