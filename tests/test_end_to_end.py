@@ -167,8 +167,8 @@ def test_the_student_has_a_card_of_what_made_it_and_how_it_scores(finished: tupl
     low, high = summary["ci95"]["student"]
     assert f"| sums | student | {summary['accuracy']['student']:.1%} | {low:.1%} – {high:.1%} | 2 |" in card
     assert f"| kept | {summary['funnel']['kept']} |" in card
-    counts = summary["stages"]["train"]["counts"]
-    assert f"| tokens, of which taught | {counts['tokens']:,}, {counts['supervised_tokens']:,} |" in card
+    stage = summary["stages"]["train"]
+    assert f"| tokens, of which taught | {stage['tokens']:,}, {stage['counts']['supervised_tokens']:,} |" in card
     assert json.loads(card.partition("```json\n")[2].partition("```")[0])["train"]["max_length"] == 256
 
 

@@ -29,11 +29,12 @@ def model_card(run: Run, recipe: dict[str, Any], summary: dict[str, Any], log: l
         "pipeline_tag: text-generation",
         "tags: [reasoning, distillation]",
     ]
-    counts = summary["stages"].get("train", {}).get("counts", {})
+    stage = summary["stages"].get("train", {})
+    counts = stage.get("counts", {})
     steps = [entry for entry in log if "loss" in entry]
     rows = {
         "examples": f"{counts.get('examples', 0):,}",
-        "tokens, of which taught": f"{counts.get('tokens', 0):,}, {counts.get('supervised_tokens', 0):,}",
+        "tokens, of which taught": f"{stage.get('tokens', 0):,}, {counts.get('supervised_tokens', 0):,}",
         "steps": f"{counts.get('steps', 0):,}",
         "peak memory of a process": f"{counts.get('peak_memory_gib', 0):.1f} GiB",
         "method": "LoRA" if settings.peft else "full fine-tuning",
