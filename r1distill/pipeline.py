@@ -321,4 +321,4 @@ def preflight(recipe: Recipe, names: list[str]) -> None:
     for section, engine in engines.items():
         importlib.import_module("r1distill.generate.vllm_engine").check_engine_arguments(section, engine)
     if "train" in names:
-        importlib.import_module("r1distill.train.trainer").check_options(recipe.train)
+        importlib.import_module("r1distill.train.options").check_options(recipe.train)

@@ -23,7 +23,8 @@ from r1distill.prompting import encode, encode_prompt, load_prompt, render
 from r1distill.records import Decision, Problem, Trace, Verdict
 from r1distill.run import Clock, Run
 from r1distill.store import read_json, write_json, write_records
-from r1distill.train import teacher_cache, trainer
+from r1distill.train import teacher_cache
+from r1distill.train.loading import open_cache
 from r1distill.train.losses import fused_ce_kl
 from r1distill.train.render import sampled_or_encoded
 from r1distill.train.teacher_cache import MANIFEST, PROGRESS, CacheWriter, Teacher, TeacherCache, vocabulary_sha256
@@ -238,6 +239,7 @@ KILLED = """
 import time
 from r1distill.cache import full_pass
 from r1distill.train import teacher_cache
+from r1distill.train.loading import open_cache
 teacher_cache.SEAL_EVERY_S = 0.0
 real = full_pass.scores_of
 def slowly(*arguments, **named):
@@ -266,7 +268,7 @@ def test_killed_in_the_middle_it_goes_on_and_ends_with_the_same_cache(tmp_path, 
         process.wait()
         assert not (run.teacher_cache / MANIFEST).exists()
     with pytest.raises(UserError, match=r"not there, or not finished: r1distill cache RECIPE makes it"):
-        trainer.open_cache(run, tiny_model.make_tokenizer())
+        open_cache(run, tiny_model.make_tokenizer())
     last = r1distill("cache", tmp_path / "killed" / "recipe.toml", timeout=200)
     assert last.returncode == 0, last.stderr
     assert "of 42 kept traces are in teacher_cache; they are not scored again" in last.stdout
@@ -330,7 +332,7 @@ def test_a_cache_that_does_not_fit_the_recipe_is_refused_with_both(
     run.teacher_cache.symlink_to(full.teacher_cache)
     before = {path: path.stat().st_mtime_ns for path in full.teacher_cache.iterdir()}
     with pytest.raises(UserError, match="do not fit the recipe") as refused:
-        trainer.open_cache(run, tiny_model.make_tokenizer())
+        open_cache(run, tiny_model.make_tokenizer())
     assert words in str(refused.value)
     if "quickstart" not in words:
         with pytest.raises(UserError, match="do not fit the recipe") as refused:
@@ -352,12 +354,12 @@ def test_a_cache_of_another_chat_template_is_not_continued(tmp_path, tiny_teache
 
 def test_training_refuses_a_cache_of_another_vocabulary(full):
     tokenizer = tiny_model.make_tokenizer()
-    assert len(trainer.open_cache(full, tokenizer)) == 7
+    assert len(open_cache(full, tokenizer)) == 7
     tokenizer.add_tokens(["<one more>"])
     with pytest.raises(
         UserError, match=r"the vocabulary of the student .*student is not that of the teacher .*teacher"
     ):
-        trainer.open_cache(full, tokenizer)
+        open_cache(full, tokenizer)
 
 
 # ---------------------------------------------------------------- kept while sampling

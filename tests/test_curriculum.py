@@ -23,6 +23,7 @@ from r1distill.errors import UserError
 from r1distill.train import trainer
 from r1distill.train.curriculum import PHASE, Plan, counts_of, describe, plan_of, shares_of
 from r1distill.train.distill import DistillTrainer
+from r1distill.train.options import check_options
 from r1distill.train_sections import Curriculum, Phase
 
 DEFAULT = Curriculum()
@@ -249,4 +250,4 @@ def test_a_dataset_without_pools_and_options_beside_the_curriculum_are_refused(t
     ):
         recipe = small_run(tmp_path, train={"curriculum": {}, "args": arguments}).recipe
         with pytest.raises(UserError, match=message):
-            trainer.check_options(recipe.train)
+            check_options(recipe.train)

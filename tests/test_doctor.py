@@ -32,7 +32,7 @@ from r1distill.evaluate.tasks import load_task
 from r1distill.recipe import Recipe, find_recipe, load_recipe
 from r1distill.resources import shipped_names
 from r1distill.run import Run
-from r1distill.train import trainer
+from r1distill.train.options import check_options
 
 PREFILL = "<think>\n"
 REPLY = "<think>\n1 + 1 = 2\n</think>\n\n\\boxed{2}"
@@ -453,7 +453,7 @@ def test_a_launch_file_that_is_not_yaml(tmp_path: Path) -> None:
 )
 def test_options_of_trl_that_are_traps_are_refused(tmp_path: Path, args: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=words):
-        trainer.check_options(recipe(tmp_path, train={"args": args}).train)
+        check_options(recipe(tmp_path, train={"args": args}).train)
 
 
 # ---- data

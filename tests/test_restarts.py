@@ -12,8 +12,8 @@ from tiny_trainer import make
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
 
 from r1distill.errors import UserError
+from r1distill.train.options import check_options
 from r1distill.train.schedules import cycle_starts, share_of_peak_rate
-from r1distill.train.trainer import check_options
 from r1distill.train_sections import Restarts
 
 

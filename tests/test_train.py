@@ -20,8 +20,9 @@ from r1distill.prompting import load_prompt
 from r1distill.recipe import Recipe, validated
 from r1distill.resources import find_file
 from r1distill.run import Run
-from r1distill.train import trainer
+from r1distill.train import loading, trainer
 from r1distill.train.render import render_example
+from r1distill.train.saving import last_whole_checkpoint
 
 STEPS = 40
 
@@ -183,9 +184,9 @@ def test_the_rope_of_the_recipe_reaches_the_frequencies_and_the_saved_config(
     import torch
 
     rope = {"rope_type": "default", "rope_theta": 3e5}
-    shipped = trainer.load_model(make_run(tmp_path / "shipped", tiny_student).recipe.train)
+    shipped = loading.load_model(make_run(tmp_path / "shipped", tiny_student).recipe.train)
     run = make_run(tmp_path / "run", tiny_student, rope_parameters=rope, max_position_embeddings=4096, max_length=4096)
-    model = trainer.load_model(run.recipe.train)
+    model = loading.load_model(run.recipe.train)
     expected = 3e5 ** -(torch.arange(0, 64, 2) / 64)
     torch.testing.assert_close(model.model.rotary_emb.inv_freq, expected)
     assert not torch.allclose(shipped.model.rotary_emb.inv_freq, expected)
@@ -200,11 +201,11 @@ def test_a_checkpoint_without_its_state_is_removed_and_the_one_before_is_used(tm
         folder.mkdir()
         if state is not None:
             (folder / "trainer_state.json").write_text(state)
-    assert trainer.last_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-5"
+    assert last_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-5"
     assert not (tmp_path / "checkpoint-10").exists()
     assert not (tmp_path / "checkpoint-15").exists()
     shutil.rmtree(tmp_path / "checkpoint-5")
-    assert trainer.last_whole_checkpoint(tmp_path) is None
+    assert last_whole_checkpoint(tmp_path) is None
 
 
 def test_a_tokenizer_with_more_ids_than_the_student_has_embeddings_is_refused(
@@ -214,13 +215,13 @@ def test_a_tokenizer_with_more_ids_than_the_student_has_embeddings_is_refused(
     settings = make_run(tmp_path / "run", tiny_student, tokenizer=str(tmp_path / "teacher")).recipe.train
     student = tiny_model.make_model(tokenizer)
     tiny_model.save(student, tokenizer, tmp_path / "teacher")
-    trainer.check_rows(settings, student, trainer.load_tokenizer(settings))
+    loading.check_rows(settings, student, loading.load_tokenizer(settings))
     tokenizer.add_tokens(["<one more>"])
     tokenizer.save_pretrained(tmp_path / "teacher")
     with pytest.raises(UserError, match=rf"teacher: its tokenizer has an id {len(tokenizer) - 1}, and .* embeddings"):
-        trainer.check_rows(settings, student, trainer.load_tokenizer(settings))
+        loading.check_rows(settings, student, loading.load_tokenizer(settings))
 
 
 def test_adapters_are_merged_into_weights_that_are_not_quantised(tmp_path: Path, tiny_student: Path) -> None:
     settings = make_run(tmp_path, tiny_student, model_args={"quantization_config": {"load_in_4bit": True}}).recipe.train
-    assert not hasattr(trainer.load_model(settings, quantized=False).config, "quantization_config")
+    assert not hasattr(loading.load_model(settings, quantized=False).config, "quantization_config")

@@ -120,7 +120,7 @@ def check_installation(recipe: Recipe, gpus: int) -> list[Finding]:
     findings = check_versions(installed, requirements_of(installed), needed)
     findings += check_attention(recipe.train.model_args.get("attn_implementation"), installed, gpus)
     if all(importlib.util.find_spec(name) for name in TRAINING):
-        check_options = importlib.import_module("r1distill.train.trainer").check_options
+        check_options = importlib.import_module("r1distill.train.options").check_options
         findings += attempt("training", "[train.args], [train.peft]", lambda: check_options(recipe.train))[1]
     if "vllm" in needed and importlib.util.find_spec("vllm"):
         check = importlib.import_module("r1distill.generate.vllm_engine").check_engine_arguments
