@@ -13,6 +13,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from r1distill.errors import UserError
+from r1distill.train.head import whole
 from r1distill.train_sections import Clip
 
 # A part of a parameter's name, as Llama, Mistral, Qwen 2 and Qwen 3 have them, and the group that it decides; asked in
@@ -113,9 +114,9 @@ def clip_gradients(groups: dict[str, list[nn.Parameter]], limits: float | dict[s
 def norm_of(parameters: list[nn.Parameter]) -> Tensor:
     """The Euclidean norm `()` of all their gradients, in float32 and on the device of the first parameter."""
     norms = [get_total_norm([each.grad for each in part if each.grad is not None]) for part in by_mesh(parameters)]
-    whole = [norm.full_tensor() if isinstance(norm, DTensor) else norm for norm in norms]
     device = parameters[0].device
-    return torch.linalg.vector_norm(torch.stack([torch.zeros((), device=device), *(norm.to(device) for norm in whole)]))
+    whole_norms = [whole(norm).to(device) for norm in norms]
+    return torch.linalg.vector_norm(torch.stack([torch.zeros((), device=device), *whole_norms]))
 
 
 def by_mesh(parameters: list[nn.Parameter]) -> list[list[nn.Parameter]]:

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from datasets import Dataset
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from transformers import PreTrainedModel, Trainer
@@ -27,8 +26,8 @@ from trl.trainer.utils import maybe_gather_lm_head_ctx
 from r1distill.errors import UserError
 from r1distill.train.clipping import check_clip, clip_gradients, grouped, limits_at
 from r1distill.train.curriculum import PHASE, packed_by_phase
-from r1distill.train.head import refuse_other_head
-from r1distill.train.losses import IGNORED, HeadLosses, fused_ce_kl
+from r1distill.train.head import refuse_other_head, whole
+from r1distill.train.losses import IGNORED, Divergence, HeadLosses, Mode, fused_ce_kl
 from r1distill.train.online import OnlineTeacher, dense_kl
 from r1distill.train.schedules import cycle_starts, share_of_peak_rate, value_at
 from r1distill.train.teacher_cache import NO_ROW, TeacherCache
@@ -54,12 +53,13 @@ class LossOutput(ModelOutput):
 
 @dataclass(frozen=True)
 class Weights:
-    """L = alpha CE + (1 - alpha) T^2 KL, and how the KL is taken."""
+    """L = alpha CE + (1 - alpha) T^2 KL, and how the KL is taken; without a teacher the cross-entropy alone."""
 
-    alpha: float
-    temperature: float
-    divergence: str
-    options: dict[str, Any]  # of fused_ce_kl
+    label_smoothing: float
+    alpha: float = 1.0
+    temperature: float = 1.0
+    mode: Mode = "conditional"
+    divergence: Divergence = "forward"
 
     def total(self, ce_sum: Tensor, kl_sum: Tensor) -> Tensor:
         return self.alpha * ce_sum + (1 - self.alpha) * self.temperature**2 * kl_sum
@@ -97,25 +97,25 @@ def add_losses(model: PreTrainedModel) -> None:
             found = fused_ce_kl(
                 hidden.flatten(0, 1), weight, shifted.flatten(),
                 *(None if each is None else each.flatten(0, 1) for each in teacher[:2]),
-                teacher_tail=None if teacher[2] is None else teacher[2].flatten(), **weights.options,
+                teacher_tail=None if teacher[2] is None else teacher[2].flatten(), temperature=weights.temperature,
+                mode=weights.mode, divergence=weights.divergence, label_smoothing=weights.label_smoothing,
+                with_entropy=True,
             )  # fmt: skip
+        dense = None
         if online is not None:
             taught = shifted != IGNORED
-            kl_sum = dense_kl(
+            dense = dense_kl(
                 hidden[taught], weight, online[0][taught], online[1],
                 temperature=weights.temperature, divergence=weights.divergence,
             )  # fmt: skip
-            return as_output(found, weights, kl_sum)
-        return as_output(found, weights)
+        return as_output(found, weights, dense)
 
     model.forward = types.MethodType(forward, model)
 
 
-def whole(weight: Tensor) -> Tensor:
-    return weight.full_tensor() if isinstance(weight, DTensor) else weight
+def as_output(losses: HeadLosses, weights: Weights, dense: Tensor | None) -> LossOutput:
+    """`dense ()`: the divergence from a teacher in the training, which takes the place of that from a cache."""
 
-
-def as_output(losses: HeadLosses, weights: Weights, dense: Tensor | None = None) -> LossOutput:
     def number(value: int) -> Tensor:
         return torch.tensor(float(value), device=losses.ce_sum.device)
 
@@ -186,17 +186,12 @@ class DistillTrainer(SFTTrainer):
 
     def weights(self, training: bool) -> Weights:
         """Of the step that is being taken: functions of it alone, so that a resumed run is the same run."""
-        options: dict[str, Any] = {
-            "label_smoothing": self.label_smoothing if training else 0.0,
-            "with_entropy": True,
-        }
+        label_smoothing = self.label_smoothing if training else 0.0
         if self.kl is None:
-            return Weights(1.0, 1.0, "forward", options)
+            return Weights(label_smoothing)
         step, steps = self.state.global_step, self.state.max_steps
         alpha, temperature = (value_at(each, step, steps) for each in (self.kl.alpha, self.kl.temperature))
-        if self.online is None:
-            options |= {"mode": self.kl.mode, "temperature": temperature, "divergence": self.kl.divergence}
-        return Weights(alpha, temperature, self.kl.divergence, options)
+        return Weights(label_smoothing, alpha, temperature, self.kl.mode, self.kl.divergence)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.distributed.tensor import DTensor
 from trl.trainer.utils import maybe_gather_lm_head_ctx
 
 from r1distill.errors import UserError
@@ -54,6 +55,11 @@ def refuse_other_head(model: Any, whose: str) -> None:
             raise UserError(f"{whose}: {config.model_type} scales its logits ({name}), which is not supported here")
     if getattr(model.get_output_embeddings(), "bias", None) is not None:
         raise UserError(f"{whose}: the head of {config.model_type} has a bias, which is not supported here")
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor that FSDP2 may have sharded; every process has to call this."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def head_numbers(

@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
 from trl.models.utils import prepare_deepspeed
+
+from r1distill.train.head import whole
 
 BETA = {"forward": 0.0, "reverse": 1.0, "jensen_shannon": 0.5}
 READ = ("input_ids", "attention_mask", "position_ids", "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k")
@@ -40,8 +41,7 @@ def give_hidden(model: Any) -> None:
     @functools.wraps(type(model).forward)
     def forward(self: Any, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         hidden = self.base_model(*args, **kwargs, use_cache=False).last_hidden_state
-        weight = self.get_output_embeddings().weight
-        return hidden, weight.full_tensor() if isinstance(weight, DTensor) else weight
+        return hidden, whole(self.get_output_embeddings().weight)
 
     model.forward = types.MethodType(forward, model)
 
