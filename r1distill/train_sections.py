@@ -196,6 +196,13 @@ class Train(Section):
     launch: dict[str, Any] = {}
     """Flags of `accelerate launch` (`config_file`, …); empty is FSDP2 over the GPUs of this machine if it has several."""
 
+    @property
+    def tokenizer_used(self) -> tuple[str, str | None, str]:
+        """Name, revision and recipe key of the tokenizer that the student is trained and saved with."""
+        if self.tokenizer:
+            return self.tokenizer, None, "train.tokenizer"
+        return self.student, self.revision, "train.student"
+
 
 def chat_template_text(train: Train) -> str | None:
     """The text of `train.chat_template`, or None where the tokenizer's own is used."""

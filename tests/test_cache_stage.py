@@ -239,7 +239,6 @@ KILLED = """
 import time
 from r1distill.cache import full_pass
 from r1distill.train import teacher_cache
-from r1distill.train.loading import open_cache
 teacher_cache.SEAL_EVERY_S = 0.0
 real = full_pass.scores_of
 def slowly(*arguments, **named):
@@ -350,6 +349,20 @@ def test_a_cache_of_another_chat_template_is_not_continued(tmp_path, tiny_teache
     changed = {**FULL, "tokenizer": str(tmp_path / "tokenizer")}
     with pytest.raises(UserError, match="template_sha256"):
         scored(sampled_run(tmp_path, tiny_teacher, tiny_student, cache=changed))
+
+
+def test_a_student_with_the_tokenizer_of_its_teacher_has_its_vocabulary(tmp_path, tiny_teacher, tiny_student):
+    tokenizer = tiny_model.make_tokenizer()
+    tokenizer.add_tokens(["<one more>"])
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    scoring = {"source": "vllm", "tokenizer": str(tmp_path / "tokenizer")}
+    train = {"student": str(tiny_student)}
+    teacher = {"model": str(tiny_teacher)}
+    with pytest.raises(UserError, match="is not that of the teacher"):
+        stage.check_teacher(small_run(tmp_path, teacher=teacher, cache=scoring, train=train).recipe)
+    train["tokenizer"] = str(tmp_path / "tokenizer")
+    _, found = stage.check_teacher(small_run(tmp_path, teacher=teacher, cache=scoring, train=train).recipe)
+    assert found.vocabulary_sha256 == vocabulary_sha256(tokenizer.get_vocab())
 
 
 def test_training_refuses_a_cache_of_another_vocabulary(full):

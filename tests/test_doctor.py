@@ -12,7 +12,7 @@ from small_run import small_run
 from tokenizers import normalizers
 from transformers import GenerationConfig, LlamaConfig, PreTrainedTokenizerFast
 
-from r1distill.doctor.command import check_divergence, doctor, findings_of, launch_of, makes_distributions
+from r1distill.doctor.command import check_divergence, doctor, findings_of, launch_of, makes_distributions, read_student
 from r1distill.doctor.context import (
     check_base_can_be_asked,
     check_evaluation_room,
@@ -209,6 +209,8 @@ def test_a_teacher_whose_ids_are_other_tokens(tmp_path: Path) -> None:
     assert "teacher" in found.check
     same = str(saved(tmp_path / "same"))
     assert not traps(check_divergence(recipe(tmp_path, train={"kl": {"online": same}}), student(tmp_path)))
+    taken = recipe(tmp_path, train={"student": same, "tokenizer": folder, "kl": {"online": folder}})
+    assert not traps(check_divergence(taken, read_student(taken)))  # the student is trained with its teacher's
 
 
 # ---- template

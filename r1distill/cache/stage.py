@@ -48,10 +48,8 @@ def check_teacher(recipe: Recipe) -> tuple[Any, Teacher]:
     tokenizer = load_tokenizer(
         scorer.tokenizer, scorer.tokenizer_revision, scorer.tokenizer_key, trust_remote_code=trust
     )
-    student = load_tokenizer(
-        recipe.train.student, recipe.train.revision, "train.student",
-        trust_remote_code=recipe.train.model_args.get("trust_remote_code", False),
-    )  # fmt: skip
+    trust = recipe.train.model_args.get("trust_remote_code", False)
+    student = load_tokenizer(*recipe.train.tokenizer_used, trust_remote_code=trust)
     sha256 = vocabulary_sha256(tokenizer.get_vocab())
     refuse_other_vocabulary(recipe.train.student, vocabulary_sha256(student.get_vocab()), scorer.model, sha256)
     if not tokenizer.chat_template:

@@ -5,7 +5,7 @@ import importlib.util
 import json
 import os
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import get_args
 
@@ -133,7 +133,10 @@ def check_installation(recipe: Recipe, gpus: int) -> list[Finding]:
 def read_student(recipe: Recipe) -> Model:
     settings = recipe.train
     trust = settings.model_args.get("trust_remote_code", False)
-    return read_model(settings.student, settings.revision, "train.student", trust)
+    model = read_model(settings.student, settings.revision, "train.student", trust)
+    if not settings.tokenizer:
+        return model
+    return replace(model, tokenizer=load_tokenizer(*settings.tokenizer_used, trust_remote_code=trust))
 
 
 def read_teacher(recipe: Recipe) -> Model | None:

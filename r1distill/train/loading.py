@@ -3,12 +3,12 @@
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
+from r1distill import models
 from r1distill.cache.settings import open_fitting, refuse_other_vocabulary
 from r1distill.errors import UserError
-from r1distill.models import resolve_model
 from r1distill.run import Run
 from r1distill.train.render import prepare_tokenizer
 from r1distill.train.teacher_cache import TeacherCache, vocabulary_sha256
@@ -28,9 +28,9 @@ def load_online_teacher(settings: Train, tokenizer: PreTrainedTokenizerBase) -> 
     """The teacher of `train.kl.online`. Raises UserError where its vocabulary is another, and under ZeRO-3."""
     assert settings.kl
     assert settings.kl.online
-    path = resolve_model(settings.kl.online, "train.kl.online")
+    path = models.resolve_model(settings.kl.online, "train.kl.online")
     trust = settings.model_args.get("trust_remote_code", False)
-    theirs = AutoTokenizer.from_pretrained(path, trust_remote_code=trust)
+    theirs = models.load_tokenizer(settings.kl.online, None, "train.kl.online", trust_remote_code=trust)
     ours, other = (vocabulary_sha256(each.get_vocab()) for each in (tokenizer, theirs))
     refuse_other_vocabulary(settings.student, ours, settings.kl.online, other)
     if is_deepspeed_zero3_enabled():
@@ -39,13 +39,8 @@ def load_online_teacher(settings: Train, tokenizer: PreTrainedTokenizerBase) -> 
 
 
 def load_tokenizer(settings: Train) -> PreTrainedTokenizerBase:
-    tokenizer = AutoTokenizer.from_pretrained(
-        resolve_model(
-            settings.tokenizer or settings.student, "train.tokenizer" if settings.tokenizer else "train.student"
-        ),
-        revision=None if settings.tokenizer else settings.revision,
-        trust_remote_code=settings.model_args.get("trust_remote_code", False),
-    )
+    trust = settings.model_args.get("trust_remote_code", False)
+    tokenizer = models.load_tokenizer(*settings.tokenizer_used, trust_remote_code=trust)
     prepare_tokenizer(tokenizer, chat_template_text(settings), settings.eos_token, settings.pad_token)
     return tokenizer
 
@@ -55,7 +50,7 @@ def check_rows(settings: Train, model: Any, tokenizer: PreTrainedTokenizerBase) 
     rows, largest = model.get_input_embeddings().num_embeddings, max(tokenizer.get_vocab().values())
     if largest >= rows:
         raise UserError(
-            f"{settings.tokenizer or settings.student}: its tokenizer has an id {largest}, and {settings.student} has "
+            f"{settings.tokenizer_used[0]}: its tokenizer has an id {largest}, and {settings.student} has "
             f"{rows} embeddings; set train.tokenizer to one of the student's family"
         )
 
@@ -63,7 +58,7 @@ def check_rows(settings: Train, model: Any, tokenizer: PreTrainedTokenizerBase) 
 def load_model(settings: Train, *, quantized: bool = True) -> Any:
     """The student as it is trained; `quantized=False` leaves out model_args.quantization_config, to merge adapters into."""
     options = {key: value for key, value in settings.model_args.items() if quantized or key != "quantization_config"}
-    path = resolve_model(settings.student, "train.student")
+    path = models.resolve_model(settings.student, "train.student")
     config = AutoConfig.from_pretrained(
         path, revision=settings.revision, trust_remote_code=settings.model_args.get("trust_remote_code", False)
     )
