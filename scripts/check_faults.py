@@ -24,18 +24,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from bench.machine import free_port
+
 from r1distill.generate.journal import Journal
 from r1distill.records import Trace
 from r1distill.store import read_json, read_records
 
 ROOT = Path(__file__).resolve().parents[1]
 VARYING = ("seconds",)
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 class Server:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from bench.machine import status_kib
 from datasets import Dataset
 from peft import LoraConfig
 from tokenizers import Tokenizer, models
@@ -106,12 +107,6 @@ CASES = [
     Case("padding-free, SDPA with a mask", one_row=True, sequences=2, length=1024, hidden=256, intermediate=768, layers=4),
 ]  # fmt: skip
 WARM_UP = Case("", vocabulary=512, hidden=64, intermediate=128, layers=2, heads=2, length=64)
-
-
-def status_kib(name: str) -> int:
-    """VmRSS or VmHWM of this process."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(name))
 
 
 def train(case: Case, folder: Path) -> None:

@@ -11,7 +11,6 @@ import os
 import re
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from bench.machine import free_port
 from check_kill import journalled
 
 MARK = "R1DISTILL_CHECK"  # in the environment of all that is started here
@@ -117,12 +117,6 @@ def setting(words: list[str], key: str) -> str:
 
 def statuses(log: Path) -> list[str]:
     return ACCESS.findall(log.read_text(errors="replace"))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

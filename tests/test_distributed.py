@@ -36,6 +36,10 @@ ARGS = {
     "max_steps": 6, "learning_rate": 2e-3, "gradient_checkpointing": False, "save_steps": 2, "logging_steps": 1,
     "max_grad_norm": 4.0,  # the first steps are over it, the last under
 }  # fmt: skip
+CLIP = {"until": 0.5, "attention": 0.05, "mlp": 0.1, "norms": 10.0}
+CLIPPED = [
+    f"{name}/{group}" for name in ("grad_norm", "clip_rate") for group in ("embeddings", "attention", "mlp", "norms")
+]
 KL = {
     "alpha": {"kind": "linear", "start": 0.9, "end": 0.3},
     "temperature": {"kind": "staged", "values": [2.0, 1.0], "at": [0.0, 0.5]},
@@ -49,7 +53,7 @@ def make(folder: Path, student: Path, processes: int, sharding: dict[str, Any] |
         launch = {"num_processes": processes, "num_machines": 1, "mixed_precision": "no", "dynamo_backend": "no"}
         launch |= {"main_process_port": 0, **sharding}
     args = {**ARGS, "per_device_train_batch_size": 8 // processes, **changes.pop("args", {})}
-    run = make_run(folder, student, repeat=6, args=args, launch=launch, kl=KL, **changes)
+    run = make_run(folder, student, repeat=6, args=args, launch=launch, kl=KL, clip=CLIP, **changes)
     tokenizer, prompt, chance = (
         tiny_model.make_tokenizer(),
         load_prompt(tiny_model.PROMPT, "<think>\n"),
@@ -115,7 +119,8 @@ def log_of(run: Run) -> list[dict[str, Any]]:
 
 def assert_same_training(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
     assert [entry["step"] for entry in found] == [entry["step"] for entry in expected]
-    for name in ("loss", "grad_norm", "ce", "kl", "teacher_share", "alpha", "temperature", "mean_token_accuracy"):
+    logged = ["loss", "grad_norm", "ce", "kl", "teacher_share", "alpha", "temperature", "mean_token_accuracy", *CLIPPED]
+    for name in logged:
         assert [entry[name] for entry in found] == pytest.approx([entry[name] for entry in expected], rel=1e-3), name
 
 
@@ -139,14 +144,20 @@ def whole(tmp_path_factory: pytest.TempPathFactory, tiny_student: Path) -> Run:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sharding", [FSDP2, DDP], ids=["fsdp2", "ddp"])
-def test_two_processes_train_as_one_in_losses_norms_and_saved_weights(
+def test_two_processes_train_and_clip_as_one_in_losses_norms_and_saved_weights(
     tmp_path: Path, tiny_student: Path, whole: Run, sharding: dict[str, Any]
 ) -> None:
-    norms = [entry["grad_norm"] for entry in log_of(whole)]
+    log = log_of(whole)
+    norms = [entry["grad_norm"] for entry in log]
     assert min(norms) < ARGS["max_grad_norm"] < max(norms)
+    for entry in log[:3]:  # one limit for all, then each group its own
+        assert {entry[name] for name in CLIPPED if name.startswith("clip_rate")} == {entry["grad_norm"] > 4.0}
+    assert [(entry["clip_rate/attention"], entry["clip_rate/norms"]) for entry in log[3:]] == [(1.0, 0.0)] * 3
     run = make(tmp_path, tiny_student, 2, sharding)
     assert_same_training(train(run), log_of(whole))
     assert_same_student(run, whole)
+    shards = list((run.student / "checkpoints" / "checkpoint-6").glob("pytorch_model_fsdp_0/*.distcp"))
+    assert len(shards) == (2 if sharding is FSDP2 else 0)
 
 
 @pytest.mark.slow

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from machine import status_kib
 from torch import Tensor
 
 
@@ -163,19 +164,13 @@ def inputs(
     return hidden.requires_grad_(), weight.clone().requires_grad_(), labels, teacher
 
 
-def status(key: str) -> int:
-    """In KiB, of this process."""
-    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key)]
-    return int(line.split()[1])
-
-
 def measure(name: str, tokens: int, options: argparse.Namespace) -> None:
     """In a process of its own: prints seconds and peak MiB over the inputs."""
     loss = CONTESTANTS[name][1]()
     small = inputs(8, 1000, options.hidden, 8)
     loss(*small, 1.0).backward()  # warms up the imports and the kernels
     hidden, weight, labels, teacher = inputs(tokens, options.vocabulary, options.hidden, options.k)
-    before = status("VmRSS")
+    before = status_kib("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
     seconds = []
     for _ in range(options.rounds):
@@ -183,7 +178,7 @@ def measure(name: str, tokens: int, options: argparse.Namespace) -> None:
         started = time.perf_counter()
         loss(hidden, weight, labels, teacher, 1.0).backward()
         seconds.append(time.perf_counter() - started)
-    print(json.dumps({"seconds": statistics.median(seconds), "mib": (status("VmHWM") - before) / 1024}))
+    print(json.dumps({"seconds": statistics.median(seconds), "mib": (status_kib("VmHWM") - before) / 1024}))
 
 
 def check(name: str) -> dict[str, Any]:

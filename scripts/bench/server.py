@@ -11,7 +11,6 @@ client measures and keeps nothing. Both stream.
 import argparse
 import json
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from machine import free_port
 
 from r1distill.generate.engine_arguments import prepare_for_cpu
 from r1distill.models import resolve_model
@@ -38,12 +38,6 @@ parser = FlexibleArgumentParser()
 add_cli_args(parser)
 main(parser.parse_args())
 """
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def wait_for(url: str, server: subprocess.Popen[bytes]) -> None:

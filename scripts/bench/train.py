@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
+from machine import status_kib
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
@@ -66,15 +67,9 @@ class Watch(TrainerCallback):
         self.times.append(time.perf_counter())
 
 
-def status(key: str) -> int:
-    """In KiB, of this process."""
-    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key)]
-    return int(line.split()[1])
-
-
 def measure(name: str, options: argparse.Namespace) -> dict[str, float]:
     torch.manual_seed(0)
-    before = status("VmRSS")
+    before = status_kib("VmRSS")
     path = resolve_model(options.model, "--model")
     model, tokenizer = (
         AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32),
@@ -104,7 +99,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, float]:
         tokens = [entry["num_tokens"] for entry in trainer.state.log_history if "num_tokens" in entry]
     return {
         "tokens_per_second": (tokens[-1] - tokens[0]) / (watch.times[-1] - watch.times[0]),
-        "mib": (status("VmHWM") - before) / 1024,
+        "mib": (status_kib("VmHWM") - before) / 1024,
     }
 
 
