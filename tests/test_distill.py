@@ -9,8 +9,10 @@ import pytest
 import tiny_model
 import torch
 from tiny_trainer import LENGTHS, PROMPT, assert_same, copy_of, examples, make, of_columns, settings, trained
+from transformers import AutoConfig, AutoModelForCausalLM
 from trl.trainer.sft_trainer import SFTTrainer
 
+from r1distill.errors import UserError
 from r1distill.generate.distributions import sparse_rows
 from r1distill.records import Trace
 from r1distill.train.distill import DistillTrainer
@@ -18,6 +20,7 @@ from r1distill.train.teacher_cache import NO_ROW, CacheWriter, Teacher, TeacherC
 from r1distill.train_sections import Kl, Schedule
 
 K = 6
+SMALL = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 TEACHER = Teacher("generation", "teacher", None, "0" * 64, "raw_logprobs", K)
 
 
@@ -124,14 +127,10 @@ def test_a_cache_of_whole_distributions_is_exact_at_its_temperatures(tmp_path, m
 @pytest.mark.parametrize("changes", [{}, {"padding_free": True}])
 def test_a_teacher_in_the_training_gives_the_divergence_of_whole_distributions(tmp_path, model, divergence, changes):
     teacher = tiny_model.make_model(tiny_model.make_tokenizer(), hidden_size=64).float()
-    trainer = DistillTrainer(
-        kl=Kl(alpha=0.25, temperature=2.0, divergence=divergence), online_teacher=copy_of(teacher),
-        model=copy_of(model), args=settings(tmp_path, per_device_train_batch_size=8, **changes),
-        train_dataset=of_columns(examples(model.config.vocab_size), "input_ids", "labels"),
-        processing_class=tiny_model.make_tokenizer(),
-    )  # fmt: skip
+    kl = Kl(alpha=0.25, temperature=2.0, divergence=divergence)
+    trainer = make(model, tmp_path, kl=kl, online_teacher=copy_of(teacher), per_device_train_batch_size=8, **changes)
     trainer.train()
-    ce = kl = n = 0.0
+    ce = divergences = n = 0.0
     for row in examples(model.config.vocab_size):
         ids = torch.tensor([row["input_ids"]])
         student, other = (each.eval()(input_ids=ids).logits[0, PROMPT - 1 : -1].double() for each in (model, teacher))
@@ -139,13 +138,28 @@ def test_a_teacher_in_the_training_gives_the_divergence_of_whole_distributions(t
         log_q, log_p = (student / 2).log_softmax(1), (other / 2).log_softmax(1)
         if divergence == "reverse":
             log_p, log_q = log_q, log_p
-        kl += (log_p.exp() * (log_p - log_q)).sum().item()
+        divergences += (log_p.exp() * (log_p - log_q)).sum().item()
         n += len(student)
     logged = trainer.state.log_history[0]
-    assert logged["loss"] == pytest.approx((0.25 * ce + 0.75 * 4 * kl) / n, rel=1e-4)
-    assert logged["kl"] == pytest.approx(kl / n, rel=1e-4)
+    assert logged["loss"] == pytest.approx((0.25 * ce + 0.75 * 4 * divergences) / n, rel=1e-4)
+    assert logged["kl"] == pytest.approx(divergences / n, rel=1e-4)
     assert trainer.online is not None
     assert all(parameter.grad is None for parameter in trainer.online.model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (AutoConfig.for_model("granite", **SMALL, logits_scaling=8.0), r"granite scales its logits \(logits_scaling\)"),
+        (AutoConfig.for_model("phi", **SMALL), "the head of phi has a bias"),
+    ],
+)
+def test_a_model_whose_logits_are_more_than_hidden_times_weight_is_refused(tmp_path, model, kind, words):
+    other = AutoModelForCausalLM.from_config(kind)
+    with pytest.raises(UserError, match=f"the student: {words}"):
+        make(other, tmp_path)
+    with pytest.raises(UserError, match=f"the teacher of train.kl.online: {words}"):
+        make(model, tmp_path, kl=Kl(), online_teacher=other)
 
 
 KL = Kl(

@@ -73,11 +73,13 @@ def make(
     kl: Kl | None = None,
     clip: Clip | None = None,
     restarts: Restarts | None = None,
+    online_teacher: Any = None,
     **changes: Any,
 ) -> DistillTrainer:
     columns = ("input_ids", "labels", *(["teacher_row"] if cache else []))
     return DistillTrainer(
-        kl=kl, cache=cache, clip=clip, restarts=restarts, model=copy_of(model), args=settings(folder, **changes),
+        kl=kl, cache=cache, clip=clip, restarts=restarts, online_teacher=online_teacher, model=copy_of(model),
+        args=settings(folder, **changes),
         train_dataset=of_columns(examples(model.config.vocab_size), *columns),
         processing_class=tiny_model.make_tokenizer(),
     )  # fmt: skip

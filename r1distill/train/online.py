@@ -14,16 +14,20 @@ from transformers import PreTrainedModel
 from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
 from trl.models.utils import prepare_deepspeed
 
-from r1distill.train.head import whole
+from r1distill.train.head import refuse_other_head, whole
 
 BETA = {"forward": 0.0, "reverse": 1.0, "jensen_shannon": 0.5}
 READ = ("input_ids", "attention_mask", "position_ids", "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k")
 
 
 class OnlineTeacher:
-    """Gives hidden states `(B, L, H)` and the head `(V, H)` for the inputs of a batch."""
+    """Gives hidden states `(B, L, H)` and the head `(V, H)` for the inputs of a batch.
+
+    Raises UserError for a model whose logits are not these two multiplied.
+    """
 
     def __init__(self, model: PreTrainedModel, accelerator: Any) -> None:
+        refuse_other_head(model, "the teacher of train.kl.online")
         give_hidden(model.requires_grad_(False).eval())
         if accelerator.distributed_type == "DEEPSPEED":
             self.model: Any = prepare_deepspeed(model, accelerator)  # type: ignore[arg-type]
