@@ -2,12 +2,16 @@
 
     python scripts/bench/sft_against_kl.py OUT [--problems 110] [--seeds 0 1 2] [--questions 120] [--samples 1]
 
+Two ways of KL: alpha and temperature falling, and alpha falling at temperature 1. The interval of a run is over its questions;
+another seed is another order of the data and other adapters, which moves a run of so few steps more than that.
+
 The teacher is sampled once, with its distributions kept; every training then starts from that dataset, so that all of them
 see equal tokens. OUT keeps the run folders; the same command continues.
 """
 
 import argparse
 import json
+import math
 import shutil
 import statistics
 import subprocess
@@ -16,22 +20,12 @@ from pathlib import Path
 
 from r1distill.evaluate.metrics import wilson
 
-VARIANTS = {
-    "SFT": [],
-    "SFT + KL": [
-        'train.kl.alpha={kind = "linear", start = 0.9, end = 0.3}',
-        'train.kl.temperature={kind = "staged", values = [5.0, 2.0, 1.0], at = [0.0, 0.4, 0.8]}',
-    ],
+ALPHA = 'train.kl.alpha={kind = "linear", start = 0.9, end = 0.3}'
+VARIANTS = {  # by the name of their folders
+    "sft": [],
+    "sft-kl": [ALPHA, 'train.kl.temperature={kind = "staged", values = [5.0, 2.0, 1.0], at = [0.0, 0.4, 0.8]}'],
+    "sft-kl-t1": [ALPHA, "train.kl.temperature=1.0"],
 }
-SAMPLED = (
-    "problems.parquet",
-    "traces",
-    "verdicts.parquet",
-    "decisions.parquet",
-    "funnel.json",
-    "dataset",
-    "teacher_cache",
-)
 
 
 def r1distill(*arguments: str) -> None:
@@ -69,7 +63,7 @@ def main() -> None:
     asked = options.questions * options.samples
     for seed in options.seeds:
         for name, settings in VARIANTS.items():
-            folder = options.out / f"{name.replace(' + ', '-').lower()}-{seed}"
+            folder = options.out / f"{name}-{seed}"
             if not folder.exists():
                 shutil.copytree(
                     source, folder, ignore=lambda path, names: {"logs", ".lock", "recipe.json"} & set(names)
@@ -79,10 +73,11 @@ def main() -> None:
             low, high = wilson(correct / asked, asked)
             print(f"{name:10} seed {seed}: {correct / asked:6.1%} ({low:.1%} - {high:.1%})", flush=True)
     for name, counts in right.items():
-        low, high = wilson(sum(counts) / asked / len(counts), asked * len(counts))
-        spread = statistics.stdev(counts) / asked if len(counts) > 1 else 0.0
+        shares = [count / asked for count in counts]
+        deviation = statistics.stdev(shares) if len(shares) > 1 else math.nan
         print(
-            f"{name:10} all: {sum(counts) / asked / len(counts):6.1%} ({low:.1%} - {high:.1%}), seeds {spread:.1%} apart"
+            f"{name:10} {len(shares)} seeds: mean {statistics.mean(shares):6.1%}, standard deviation between seeds "
+            f"{deviation:.1%}, standard error of the mean {deviation / math.sqrt(len(shares)):.1%}"
         )
 
 
