@@ -19,7 +19,9 @@ from hypothesis import strategies as st
 from r1distill.errors import UserError
 from r1distill.generate.backend import Completion, Request, SampleFailed, Sampling
 from r1distill.generate.journal import Journal
-from r1distill.generate.sampler import Plan, sample_all, whole_text
+from r1distill.generate.one_sample import whole_text
+from r1distill.generate.plan import Plan
+from r1distill.generate.sampler import Work, sample_all
 from r1distill.generate.signals import TokenSignals
 from r1distill.prompting import Prompt
 from r1distill.records import Outcome, Problem, Trace
@@ -91,7 +93,7 @@ def take(
     async def main() -> list[tuple[Trace, int]]:
         taken = []
         with Journal(folder) as journal:
-            samples = sample_all(plan, problems, backend, journal, concurrency=concurrency, judge=judge)
+            samples = sample_all([Work(plan, problems, journal)], backend, concurrency=concurrency, judge=judge)
             async with aclosing(samples):  # type: ignore[type-var]
                 async for each in samples:
                     trace, spared = each.trace, each.spared
@@ -275,7 +277,7 @@ def test_the_samples_taken_do_not_depend_on_speed_and_none_is_taken_in_vain(
     async def main(folder: Path) -> int:
         total = 0
         with Journal(folder) as journal:
-            taking = sample_all(plan, problems, backend, journal, concurrency=concurrency, judge=judge)
+            taking = sample_all([Work(plan, problems, journal)], backend, concurrency=concurrency, judge=judge)
             async for each in taking:
                 trace, spared = each.trace, each.spared
                 found[trace.problem_id, "all"] += 1
@@ -588,7 +590,7 @@ def test_a_cancelled_run_leaves_no_request_behind(tmp_path):
         with Journal(tmp_path) as journal:
 
             async def drain() -> None:
-                async for _ in sample_all(plan_of(), PROBLEMS, backend, journal, concurrency=4):
+                async for _ in sample_all([Work(plan_of(), PROBLEMS, journal)], backend, concurrency=4):
                     raise AssertionError("nothing can end")
 
             task = asyncio.create_task(drain())
@@ -633,3 +635,78 @@ def test_an_unexpected_exception_is_not_swallowed(tmp_path):
 )
 def test_the_forced_start_is_put_back_exactly_once(text, thinking, prefill, whole):
     assert whole_text(Completion(text, "stop", 1, 1, thinking=thinking), prefill) == whole
+
+
+# ---------------------------------------------------------------- several works, the longest first
+
+
+class Lengthy(Scripted):
+    """Replies to a problem are as long, and take as many turns, as `tokens` says."""
+
+    def __init__(self, tokens: dict[str, int]) -> None:
+        super().__init__(turns=lambda request: self.of(request))
+        self.tokens = tokens
+
+    def of(self, request: Request) -> int:
+        return self.tokens[request.name.partition("-")[0]]
+
+    async def sample(self, request: Request) -> Completion:
+        return replace(await super().sample(request), n_tokens=self.of(request))
+
+
+def take_works(
+    folder: Path, plans: list[Plan], expected: Any, backend: Scripted, concurrency: int
+) -> list[list[Trace]]:
+    """Half of the problems for each of two plans; the traces of each journal when all is done."""
+
+    async def main() -> list[list[Trace]]:
+        halves = PROBLEMS[:3], PROBLEMS[3:]
+        with Journal(folder / "0") as first, Journal(folder / "1") as second:
+            works = [
+                Work(plan, half, journal, expected)
+                for plan, half, journal in zip(plans, halves, (first, second), strict=True)
+            ]
+            async for taken in sample_all(works, backend, concurrency=concurrency):
+                assert taken.trace.model == plans[taken.work].model
+            return [
+                list(work.journal.traces({each.id: work.plan.request_sha(each) for each in work.problems}))
+                for work in works
+            ]
+
+    return asyncio.run(main())
+
+
+@pytest.mark.parametrize("expected", [None, {}])
+def test_several_works_share_the_requests_in_flight_and_each_has_its_own_journal(tmp_path: Path, expected: Any) -> None:
+    backend = Scripted(turns=lambda request: request.seed % 7)
+    plans = [plan_of(2), plan_of(5, model="other")]
+    found = take_works(tmp_path, plans, expected, backend, concurrency=4)
+    assert backend.most_in_flight == 4
+    for plan, half, traces in zip(plans, (PROBLEMS[:3], PROBLEMS[3:]), found, strict=True):
+        wanted = {(problem.id, sample) for problem in half for sample in range(plan.samples)}
+        assert {(trace.problem_id, trace.sample) for trace in traces} == wanted
+        assert {trace.model for trace in traces} == {plan.model}
+    before = len(backend.requests)
+    take_works(tmp_path, plans, expected, backend, concurrency=4)
+    assert len(backend.requests) == before  # all of both is found again
+
+
+def names(backend: Scripted) -> list[str]:
+    return [request.name.partition("-")[0] for request in backend.requests]
+
+
+def test_of_unknown_lengths_each_problem_is_asked_once_and_then_the_longest_come_first(tmp_path: Path) -> None:
+    tokens = {problem.id: 5 + 10 * ((3 * number) % 7) for number, problem in enumerate(PROBLEMS)}
+    backend = Lengthy(tokens)
+    take_works(tmp_path, [plan_of(4)] * 2, {}, backend, concurrency=1)
+    asked = names(backend)
+    assert asked[: len(PROBLEMS)] == [problem.id for problem in PROBLEMS]
+    falling = sorted(tokens, key=lambda problem: -tokens[problem])
+    assert asked[len(PROBLEMS) :] == [problem for problem in falling for _ in range(3)]
+
+
+def test_where_lengths_are_expected_the_longest_are_asked_first_with_all_of_their_samples(tmp_path: Path) -> None:
+    tokens = {problem.id: 5 + 10 * number for number, problem in enumerate(PROBLEMS)}
+    backend = Lengthy(tokens)
+    take_works(tmp_path, [plan_of(2)] * 2, tokens, backend, concurrency=1)
+    assert names(backend) == [problem.id for problem in reversed(PROBLEMS) for _ in range(2)]

@@ -18,7 +18,8 @@ from r1distill.errors import UserError
 from r1distill.generate import server as module
 from r1distill.generate.backend import Begun, Completion, Request, SampleFailed, Sampling
 from r1distill.generate.journal import Journal
-from r1distill.generate.sampler import Plan, sample_all
+from r1distill.generate.plan import Plan
+from r1distill.generate.sampler import Work, sample_all
 from r1distill.generate.server import Server, ServerBackend
 from r1distill.prompting import Prompt
 from r1distill.records import Problem, Trace
@@ -501,7 +502,7 @@ def test_a_run_against_bad_servers_ends_whole(tmp_path: Path):
         reasons: Counter[str] = Counter()
         with Journal(tmp_path) as journal:
             async with backend_of(*servers, retries=8) as backend:
-                async for taken in sample_all(plan, problems, backend, journal, concurrency=8):
+                async for taken in sample_all([Work(plan, problems, journal)], backend, concurrency=8):
                     reasons[taken.trace.finish_reason] += 1
         return reasons
 
@@ -521,7 +522,7 @@ def test_a_server_that_dies_in_the_middle_loses_nothing(tmp_path: Path):
         taken = 0
         with Journal(tmp_path) as journal:
             async with backend_of(server, retries=1) as backend:
-                async for _ in sample_all(plan, problems, backend, journal, concurrency=4):
+                async for _ in sample_all([Work(plan, problems, journal)], backend, concurrency=4):
                     taken += 1
                     if taken == stop_after:
                         await asyncio.to_thread(server.__exit__)

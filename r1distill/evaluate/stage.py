@@ -8,7 +8,7 @@ from r1distill.console import say
 from r1distill.evaluate.metrics import accuracy_interval, mean_of_tasks
 from r1distill.evaluate.tasks import Task, load_task
 from r1distill.generate.backend import Backend, Sampling
-from r1distill.generate.sampler import Plan
+from r1distill.generate.plan import Plan
 from r1distill.generate.stage import Job, problems_of, sample_jobs, teacher_backend, vllm_backend
 from r1distill.models import resolve_model
 from r1distill.prompting import load_prompt

@@ -2,8 +2,8 @@
 
 import asyncio
 import importlib
-from collections.abc import Iterator
-from contextlib import AsyncExitStack, aclosing, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, ExitStack, aclosing, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,9 @@ from r1distill.errors import UserError
 from r1distill.generate.backend import Backend, Sampling
 from r1distill.generate.journal import Journal
 from r1distill.generate.meter import Meter, metrics_server
-from r1distill.generate.sampler import Judge, Plan, sample_all
+from r1distill.generate.one_sample import Judge
+from r1distill.generate.plan import Plan
+from r1distill.generate.sampler import Work, sample_all
 from r1distill.generate.server import ServerBackend
 from r1distill.models import load_tokenizer, resolve_model
 from r1distill.problem_checks import prepare_problems
@@ -33,7 +35,7 @@ from r1distill.verify.settings import code_settings, open_pool
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Samples to take of one set of problems, and where they go."""
+    """Samples to take of one set of problems, and where they go. Those of several jobs are one queue, see Work."""
 
     label: str
     plan: Plan
@@ -41,6 +43,8 @@ class Job:
     journal: Path
     traces: Path
     cache: CacheWriter | None = None  # of the distributions, where they are kept
+    expected_tokens: Mapping[str, float] | None = None  # of a reply to a problem: the longest first
+    on_trace: Callable[[Trace], None] | None = None  # told of each new one
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,10 +160,13 @@ def sample_jobs(
     clock: Clock,
     concurrency: int,
     *,
+    label: str = "",
     show_first: bool = False,
     watch: Watch = Watch(),
 ) -> list[dict[str, Any]]:
     """Sample what is missing into the journals, then write all traces as Parquet; the model is opened once, if at all.
+
+    `label` is what several jobs are called together.
 
     Returns for each job counts over all attempts, and of this one: {"samples", "failed", "tokens", "new_tokens", …}.
     """
@@ -171,7 +178,9 @@ def sample_jobs(
         def judge(problem: Problem, text: str, sample: int) -> Outcome:
             return pool.verify(problem, text, sample).outcome
 
-        new_tokens = asyncio.run(sample_missing(jobs, backend, judge, clock, concurrency, show_first, watch, meters))
+        new_tokens = asyncio.run(
+            sample_missing(jobs, backend, judge, clock, concurrency, label, show_first, watch, meters)
+        )
     return [{**compact(job), "new_tokens": new} for job, new in zip(jobs, new_tokens, strict=True)]
 
 
@@ -229,52 +238,56 @@ async def sample_missing(
     judge: Judge,
     clock: Clock,
     concurrency: int,
+    label: str,
     show_first: bool,
     watch: Watch,
     meters: list[Meter],
 ) -> list[int]:
-    """Take the missing samples of every job; the model is opened for the first that misses any. Returns new tokens a job."""
+    """Take the missing samples of all jobs, as one queue; the model is opened if any is. Returns new tokens a job."""
     new_tokens = [0] * len(jobs)
-    async with AsyncExitStack() as opened:
-        started = False
+    with ExitStack() as journals:
+        works, missing, total, done = [], [], 0, 0
         for number, job in enumerate(jobs):
-            with Journal(job.journal) as journal:
-                total, found, done = progress_of(job, journal)
-                if done == total:
-                    continue
-                if found:
-                    say(f"  {job.label}: {found} finished samples found in the journal; they are not sampled again")
-                if not started:
-                    with console.status(f"{job.label}: starting {job.plan.model}"):
-                        await opened.enter_async_context(backend)
-                    started = True
-                meter = Meter(job.label, watch.file, watch.usd_per_million_tokens)
-                meters.append(meter)
-                samples = sample_all(
-                    job.plan,
-                    job.problems,
-                    backend,
-                    journal,
-                    concurrency=concurrency,
-                    judge=judge if job.plan.needs_judge else None,
-                    on_running=partial(setattr, meter, "running"),
-                )
-                with Progress(job.label, total, done) as progress:
-                    # closed here and not by the garbage collector, so that what ended meanwhile still reaches the journal
-                    async with aclosing(samples):
-                        async for taken in samples:
-                            meter.count(taken)
-                            clock.tick()
-                            if show_first:
-                                show_first = False
-                                show_trace(taken.trace, job.problems)
-                            if taken.trace.sample >= job.plan.samples:
-                                progress.total += 1  # more than its share, for want of a correct one
-                            meter.waiting = max(progress.total - progress.done - 1 - taken.spared - meter.running, 0)
-                            progress.advance(1 + taken.spared, note=meter.note)
-                meter.running = 0
-                meter.write_line()
-                new_tokens[number] = meter.tokens_out
+            journal = journals.enter_context(Journal(job.journal))
+            of_job, found, done_of_job = progress_of(job, journal)
+            if done_of_job == of_job:
+                continue
+            total, done = total + of_job, done + done_of_job
+            if found:
+                say(f"  {job.label}: {found} finished samples found in the journal; they are not sampled again")
+            missing.append(number)
+            works.append(Work(job.plan, job.problems, journal, job.expected_tokens))
+        if not works:
+            return new_tokens
+        label = jobs[missing[0]].label if len(works) == 1 else label
+        meter = Meter(label, watch.file, watch.usd_per_million_tokens)
+        meters.append(meter)
+        async with AsyncExitStack() as opened:
+            with console.status(f"{label}: starting {jobs[0].plan.model}"):
+                await opened.enter_async_context(backend)
+            samples = sample_all(
+                works, backend, concurrency=concurrency, judge=judge, on_running=partial(setattr, meter, "running")
+            )
+            with Progress(label, total, done) as progress:
+                # closed here and not by the garbage collector, so that what ended meanwhile still reaches the journal
+                async with aclosing(samples):
+                    async for taken in samples:
+                        number = missing[taken.work]
+                        job = jobs[number]
+                        meter.count(taken)
+                        clock.tick()
+                        if job.on_trace is not None:
+                            job.on_trace(taken.trace)
+                        if show_first:
+                            show_first = False
+                            show_trace(taken.trace, job.problems)
+                        if taken.trace.sample >= job.plan.samples:
+                            progress.total += 1  # more than its share, for want of a correct one
+                        meter.waiting = max(progress.total - progress.done - 1 - taken.spared - meter.running, 0)
+                        new_tokens[number] += taken.trace.n_tokens - (taken.trace.continued_from or 0)
+                        progress.advance(1 + taken.spared, note=meter.note)
+            meter.running = 0
+            meter.write_line()
     return new_tokens
 
 

@@ -18,7 +18,7 @@ from r1distill.console import say
 from r1distill.errors import UserError
 from r1distill.generate.backend import Sampling
 from r1distill.generate.journal import Journal
-from r1distill.generate.sampler import Plan
+from r1distill.generate.plan import Plan
 from r1distill.generate.server import ServerBackend
 from r1distill.generate.stage import Job, progress_of, sample_jobs
 from r1distill.prompting import LETTERS, Prompt

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from r1distill.generate.backend import Sampling
-from r1distill.generate.sampler import Plan
+from r1distill.generate.plan import Plan
 from r1distill.models import resolve_model
 from r1distill.problems import load_problems
 from r1distill.prompting import encode_prompt, load_prompt, render
