@@ -13,6 +13,7 @@ from r1distill.records import Problem, Trace, Verdict
 from r1distill.run import Clock, Run
 from r1distill.sections import Verify
 from r1distill.store import read_records, write_records
+from r1distill.verify.early import EarlyVerdicts
 from r1distill.verify.judge import judge_verdicts
 from r1distill.verify.settings import open_pool
 
@@ -25,11 +26,19 @@ def verify_stage(run: Run, clock: Clock) -> dict[str, Any]:
 
 
 def verify_traces(
-    traces: Path, verdicts: Path, problems: dict[str, Problem], settings: Verify, clock: Clock, *, label: str
+    traces: Path,
+    verdicts: Path,
+    problems: dict[str, Problem],
+    settings: Verify,
+    clock: Clock,
+    *,
+    label: str,
+    early: EarlyVerdicts | None = None,
 ) -> tuple[Counter[str], dict[str, Any]]:
     """Write a verdict for each trace of a file or folder, and count the outcomes. A failed sample has none to judge.
 
-    Returns the outcomes and {"judge": its counts}, {} without `settings.judge`.
+    `early`: verdicts that were asked for while sampling. Returns the outcomes and {"judge": its counts}, {} without
+    `settings.judge`.
     """
     files = sorted(traces.glob("*.parquet")) if traces.is_dir() else [traces]
     total = sum(pq.read_metadata(file).num_rows for file in files)
@@ -46,8 +55,14 @@ def verify_traces(
         Progress(label, total) as progress,
     ):
 
+        def judged(item: tuple[Problem, int, str]) -> Verdict:
+            problem, sample, text = item
+            verdict = early.of(problem, sample, text) if early else None
+            return verdict or pool.verify(problem, text, sample)
+
         def counted() -> Iterator[Verdict]:
-            for verdict in pool.verify_many(items()):
+            found = pool.ordered(judged, items()) if early else pool.verify_many(items())
+            for verdict in found:
                 outcomes[verdict.outcome] += 1
                 clock.tick()
                 progress.advance()
