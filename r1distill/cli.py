@@ -74,6 +74,13 @@ def options(
     """Options of every command."""
 
 
+def whole_run(recipe: str, overrides: list[str] | None, what: str, *keys: str) -> Any:
+    """The run of a recipe in which none of these keys is missing."""
+    loaded = room("recipe").load_recipe(room("recipe").find_recipe(recipe), overrides or [])
+    room("recipe").refuse_missing(loaded, what, *keys)
+    return room("run").Run(loaded)
+
+
 def work(recipe: str, overrides: list[str] | None, names: tuple[str, ...] | None, dry_run: bool, redo: bool) -> None:
     """Run the named stages of a recipe (all for None), or show their plan."""
     path = room("recipe").find_recipe(recipe)
@@ -115,7 +122,7 @@ def serve(
     ] = False,
 ) -> None:
     """Put the teacher behind a URL, on this node or over a Ray cluster, for teacher.backend=server."""
-    run = room("run").Run(room("recipe").load_recipe(room("recipe").find_recipe(recipe), overrides or []))
+    run = whole_run(recipe, overrides, "serve", "teacher.model")
     if dry_run:
         room("serve.command").show_serving(run, recipe, overrides or [])
     else:
@@ -129,7 +136,7 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
     """Everything that can be known to be wrong before an hour is spent; exit code 2 where something is."""
-    run = room("run").Run(room("recipe").load_recipe(room("recipe").find_recipe(recipe), overrides or []))
+    run = whole_run(recipe, overrides, "doctor", "teacher.model", "train.student")
     raise typer.Exit(room("doctor.command").doctor(run, as_json=as_json))
 
 
@@ -221,7 +228,7 @@ def plan(
     usd_per_gpu_hour: Annotated[float | None, typer.Option(min=0, help="Price of one GPU for an hour.")] = None,
 ) -> None:
     """What training takes in memory by part, which layouts fit, hours and money: from the models' configs alone."""
-    run = room("run").Run(room("recipe").load_recipe(room("recipe").find_recipe(recipe), overrides or []))
+    run = whole_run(recipe, overrides, "plan", "teacher.model", "train.student")
     given = room("plan.counts").Given(problems, tokens, right, mfu, usd_per_gpu_hour)
     room("plan.command").plan_command(run, recipe, gpus, given, json_only=as_json)
 

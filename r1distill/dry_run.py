@@ -1,5 +1,6 @@
 """`--dry-run`: what every stage would do, resolved, without doing any of it."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,11 @@ from r1distill.console import say
 from r1distill.errors import UserError
 from r1distill.evaluate.tasks import load_task
 from r1distill.gpus import visible_gpus
-from r1distill.pipeline import statuses
+from r1distill.pipeline import needed_by, statuses
 from r1distill.problems import local_path, read_problems
 from r1distill.procedural import is_procedural
 from r1distill.prompting import load_prompt
-from r1distill.recipe import Recipe
+from r1distill.recipe import Recipe, refuse_missing
 from r1distill.resources import find_file
 from r1distill.run import Run
 from r1distill.sections import Verify
@@ -27,19 +28,24 @@ def show_plan(run: Run, recipe_path: Path) -> None:
     say(f"recipe  {recipe_path}")
     say(f"folder  {run.folder}")
     plans = {
-        "generate": plan_generate(recipe),
-        "verify": plan_verify(recipe.verify),
-        "filter": plan_filter(recipe),
-        "cache": plan_cache(recipe),
-        "train": plan_train(run),
-        "eval": plan_eval(recipe),
+        "generate": partial(plan_generate, recipe),
+        "verify": partial(plan_verify, recipe.verify),
+        "filter": partial(plan_filter, recipe),
+        "cache": partial(plan_cache, recipe),
+        "train": partial(plan_train, run),
+        "eval": partial(plan_eval, recipe),
     }
     for status in statuses(run):
         state, why = status.state, status.why
         if status.stage.name == "cache" and state != "done" and (reason := why_not_scored(recipe)):
             state, why = "not needed", reason
         say(f"\n{status.stage.name}  [{state}{': ' + why if why else ''}]", style="bold")
-        for line in plans[status.stage.name]:
+        try:
+            refuse_missing(recipe, status.stage.name, *needed_by(status.stage.name, recipe))
+        except UserError as missing:
+            say(f"  {missing}")
+            continue
+        for line in plans[status.stage.name]():
             say(f"  {line}")
 
 

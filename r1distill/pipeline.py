@@ -16,6 +16,7 @@ from r1distill.cache.stage import cache_stage
 from r1distill.console import clock as clock_text
 from r1distill.console import library_output_to, say
 from r1distill.errors import UserError, require_packages
+from r1distill.evaluate.contestants import check_contestants
 from r1distill.evaluate.stage import eval_stage
 from r1distill.evaluate.tasks import load_task
 from r1distill.filter.stage import filter_stage
@@ -25,7 +26,7 @@ from r1distill.models import check_model_name
 from r1distill.problems import files_of, local_path
 from r1distill.procedural import is_procedural, procedural_version
 from r1distill.prompting import load_prompt
-from r1distill.recipe import Recipe
+from r1distill.recipe import Recipe, refuse_missing
 from r1distill.resources import find_file
 from r1distill.run import Clock, Run
 from r1distill.store import file_sha256, write_json
@@ -84,6 +85,8 @@ EXTENDING = (
 
 def predecessor(stage: Stage, recipe: Recipe) -> str | None:
     """The stage whose results it takes: for training with scored distributions that is `cache`, else `filter`."""
+    if stage.name == "eval" and "student" not in recipe.eval.models:
+        return None
     return "cache" if stage.name == "train" and why_not_scored(recipe) is None else stage.after
 
 
@@ -284,8 +287,22 @@ def set_aside(run: Run, stage: Stage, *, growing: bool = True) -> None:
         say(f"  what {stage.name} made before is kept in {target}")
 
 
+def needed_by(stage: str, recipe: Recipe) -> list[str]:
+    """The keys without which a stage cannot run."""
+    if stage == "eval":
+        of_role = {"base": "train.student", "teacher": "teacher.model"}
+        return [key for role, key in of_role.items() if role in recipe.eval.models]
+    return {
+        "generate": ["problems.path", "teacher.model"],
+        "cache": ["teacher.model", "train.student"],
+        "train": ["train.student"],
+    }.get(stage, [])
+
+
 def preflight(recipe: Recipe, names: list[str]) -> None:
     """Find before the first hour what would stop the last: missing extras, files, models, tasks, misspelt options."""
+    for name in names:
+        refuse_missing(recipe, name, *needed_by(name, recipe))
     engines: dict[str, dict[str, Any]] = {}
     if "generate" in names:
         load_prompt(recipe.generate.prompt, recipe.generate.prefill)
@@ -314,9 +331,11 @@ def preflight(recipe: Recipe, names: list[str]) -> None:
             raise UserError("eval.tasks is empty; name a task (r1distill run quickstart --dry-run shows one)")
         for name in recipe.eval.tasks:
             load_prompt(load_task(name).prompt, "")
+        check_contestants(recipe)
         if recipe.eval.models != ["teacher"] or recipe.teacher.backend == "vllm":
             require_packages("eval", "vllm")
             engines["eval.engine"] = recipe.eval.engine
+            engines |= {f"eval.candidates.{name}.engine": each.engine for name, each in recipe.eval.candidates.items()}
     # these imports take seconds, so they come after everything that needs none
     for section, engine in engines.items():
         importlib.import_module("r1distill.generate.vllm_engine").check_engine_arguments(section, engine)

@@ -6,7 +6,7 @@ Values that follow from others are functions or properties, never stored fields.
 import difflib
 import tomllib
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
@@ -37,29 +37,15 @@ class Recipe(Section):
     """The folder of the run; the same folder continues it."""
     seed: int = Field(default=0, ge=0)
     """Seeds every sample (with its identity) and the training."""
-    problems: Problems
-    teacher: Teacher
+    problems: Problems = Problems()
+    teacher: Teacher = Teacher()
     serve: Serve = Serve()
     generate: Generate = Generate()
     verify: Verify = Verify()
     filter: Filter = Filter()
     cache: Cache = Cache()
-    train: Train
+    train: Train = Train()
     eval: Eval = Eval()
-
-    @model_validator(mode="after")
-    def student_can_be_scored(self) -> "Recipe":
-        if (
-            self.train.peft is not None
-            and not self.train.merge_adapter
-            and self.eval.tasks
-            and "student" in self.eval.models
-        ):
-            raise ValueError(
-                "train.merge_adapter = false leaves an adapter, which eval cannot score: set it to true, or take "
-                '"student" out of eval.models'
-            )
-        return self
 
     @model_validator(mode="after")
     def distributions_have_one_source(self) -> "Recipe":
@@ -83,6 +69,15 @@ class Recipe(Section):
                 "cache.temperatures"
             )
         return self
+
+
+def refuse_missing(recipe: Recipe, what: str, *keys: str) -> None:
+    """Raise UserError where a recipe has nothing at these dotted keys, which `what` needs. One that only evaluates has few."""
+    settings = recipe.model_dump()
+    missing = [key for key in keys if not settings[key.partition(".")[0]][key.partition(".")[2]]]
+    if missing:
+        are = "are" if len(missing) > 1 else "is"
+        raise UserError(f"{' and '.join(missing)} {are} missing, and {what} needs {'them' if are == 'are' else 'it'}")
 
 
 def find_recipe(name: str) -> Path:
@@ -199,14 +194,17 @@ def describe(problem: Any, model: type[BaseModel]) -> str:
 
 def known_keys(model: type[BaseModel], location: list[str]) -> list[str]:
     section: Any = model
-    for part in location:
-        if not part.isdigit():  # a place in a list of sections
-            section = section_of(section.model_fields[part])
+    parts = iter(location)
+    for part in parts:
+        field = section.model_fields[part]
+        section = section_of(field)
+        if get_origin(field.annotation) in (list, dict):
+            next(parts, None)  # the place in a list of sections, or the name of one
     return list(section.model_fields)
 
 
 def section_of(field: FieldInfo) -> type[Section] | None:
-    """The section that a field holds, optional or not or a list of them, or None for a plain value."""
+    """The section that a field holds, optional or not, a list or a table of them, or None for a plain value."""
     for annotation in (field.annotation, *get_args(field.annotation)):
         if isinstance(annotation, type) and issubclass(annotation, Section):
             return annotation
@@ -218,5 +216,6 @@ def all_keys(model: type[BaseModel]) -> list[str]:
     keys = []
     for name, field in model.model_fields.items():
         section = section_of(field)
-        keys += [f"{name}.{key}" for key in all_keys(section)] if section else [name]
+        named = f"{name}.NAME" if get_origin(field.annotation) is dict else name
+        keys += [f"{named}.{key}" for key in all_keys(section)] if section else [name]
     return keys

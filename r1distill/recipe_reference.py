@@ -24,6 +24,7 @@ def reference_rows(model: type[BaseModel], prefix: str) -> list[str]:
         if section is None or section is Schedule:
             rows.append(reference_row(f"{prefix}{name}", field))
         else:
+            name = f"{name}.NAME" if get_origin(field.annotation) is dict else name
             title, default = f"[{prefix}{name}]", " "
             if get_origin(field.annotation) is list:  # as TOML writes a list of tables
                 title, default = f"[{title}]", f" `{toml_value(field.default)}` "

@@ -1,5 +1,7 @@
 """The sections of the recipe but training's. The docstring of a field is its documentation in README.md."""
 
+import re
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -10,8 +12,8 @@ from r1distill.section import Section
 class Problems(Section):
     """What is asked."""
 
-    path: str = Field(min_length=1)
-    """JSONL or Parquet file, a folder of them, a Hub dataset id, or `reasoning_gym:TASK,…?size=…&seed=…`."""
+    path: str = Field(default="", min_length=1)
+    """For `generate`: JSONL or Parquet file, a folder of them, a Hub dataset id, or `reasoning_gym:TASK,…?size=…&seed=…`."""
     split: str = "train"
     """Split of a Hub dataset."""
     subset: str | None = None
@@ -33,8 +35,8 @@ class Teacher(Section):
 
     backend: Literal["vllm", "server"] = "vllm"
     """`vllm`: engine in this process; `server`: OpenAI-compatible URLs."""
-    model: str
-    """Hub id, folder, or `quickstart:teacher`."""
+    model: str = Field(default="", min_length=1)
+    """To sample or score with: Hub id, folder, or `quickstart:teacher`."""
     revision: str | None = None
     """Git revision on the Hub."""
     tokenizer: str | None = None
@@ -240,13 +242,42 @@ class Cache(Section):
         return self
 
 
+class Candidate(Section):
+    """A model to be scored, by the name it has in `eval.models`: what a folder or Hub id alone does not say."""
+
+    model: str = Field(min_length=1)
+    """Hub id or folder; with `urls`, the name by which the server knows it."""
+    revision: str | None = None
+    """Git revision on the Hub."""
+    adapter: str | None = None
+    """Folder of a LoRA adapter of it (peft's), which vLLM puts over it."""
+    urls: list[str] = []
+    """OpenAI-compatible base URLs that end in /v1, in place of an engine in this process."""
+    api_key_env: str = "OPENAI_API_KEY"
+    """`urls` only: the environment variable that holds the key, where one is needed."""
+    engine: dict[str, Any] = {}
+    """vLLM's engine arguments, over those of `[eval.engine]`."""
+
+    @model_validator(mode="after")
+    def a_server_has_what_it_serves(self) -> "Candidate":
+        for name in ("adapter", "engine", "revision"):
+            if self.urls and getattr(self, name):
+                raise ValueError(f"{name} means nothing where urls are given: the server has it or has not; remove it")
+        return self
+
+
+ROLES = ("base", "teacher", "student")
+
+
 class Eval(Section):
     """How models are scored. A task's own file decides what is not set here."""
 
     tasks: list[str] = []
     """Names of eval/*.toml, or paths of your own."""
-    models: list[Literal["base", "teacher", "student"]] = Field(default=["base", "student"], min_length=1)
-    """Whom to score; `base` is the student before training."""
+    models: list[str] = Field(default=["base", "student"], min_length=1)
+    """Whom to score: `base` (the student before training), `teacher`, `student`, a candidate's name, a folder, a Hub id."""
+    candidates: dict[str, Candidate] = {}
+    """Other models by a name of yours."""
     samples: int | None = Field(default=None, ge=1)
     """Samples for each question, instead of the task's."""
     limit: int | None = Field(default=None, ge=1)
@@ -262,4 +293,17 @@ class Eval(Section):
     concurrency: int = Field(default=256, ge=1)
     """Requests in flight at once."""
     engine: dict[str, Any] = {}
-    """vLLM's engine arguments for base and student; the teacher is scored with `[teacher]`."""
+    """vLLM's engine arguments for all but the teacher, which is scored with `[teacher]`."""
+
+    @model_validator(mode="after")
+    def every_model_is_known(self) -> "Eval":
+        for name in self.candidates:
+            if name in ROLES or not re.fullmatch(r"[\w][\w.-]*", name):
+                raise ValueError(
+                    f"candidates.{name}: a name is letters, digits, _ . and -, and none of {', '.join(ROLES)}"
+                )
+        for name in self.models:
+            if not (name in ROLES or name in self.candidates or "/" in name or Path(name).is_dir()):
+                known = ", ".join((*ROLES, *self.candidates))
+                raise ValueError(f'models: "{name}" is none of {known}, and no folder or Hub id (org/name); correct it')
+        return self

@@ -153,8 +153,8 @@ class Restarts(Section):
 class Train(Section):
     """How the student learns. What TRL, peft, accelerate and transformers own passes through untouched."""
 
-    student: str
-    """Hub id, folder, or `quickstart:student`."""
+    student: str = Field(default="", min_length=1)
+    """For `train`: Hub id, folder, or `quickstart:student`."""
     revision: str | None = None
     """Git revision on the Hub."""
     tokenizer: str | None = None

@@ -14,7 +14,7 @@ from r1distill.dry_run import show_plan
 from r1distill.errors import UserError
 from r1distill.evaluate.tasks import load_task
 from r1distill.pipeline import names_of_run
-from r1distill.recipe import Recipe, all_keys, apply_override, find_recipe, load_recipe
+from r1distill.recipe import Recipe, all_keys, apply_override, find_recipe, load_recipe, refuse_missing
 from r1distill.recipe_reference import reference
 from r1distill.resources import find_file, read_file, shipped_names
 from r1distill.run import Run
@@ -76,7 +76,9 @@ def test_an_unknown_key_names_the_key_that_was_meant(tmp_path: Path, override: s
         ("filter.require_correct=1", ("filter.require_correct = 1", "boolean")),
         ("teacher.urls=http://x/v1", ("teacher.urls = 'http://x/v1'", "list")),
         ("train.dtype=float16", ("train.dtype = 'float16'", "'bfloat16' or 'float32'")),
-        ('eval.models=["pupil"]', ("eval.models.0 = 'pupil'", "'base', 'teacher' or 'student'")),
+        ('eval.models=["pupil"]', ('"pupil" is none of base, teacher, student, and no folder or Hub id',)),
+        ('eval.candidates.base={ model = "org/m" }', ("candidates.base: a name is", "none of base, teacher, student")),
+        ('eval.candidates.a={ model = "m", urls = ["http://x/v1"], adapter = "x" }', ("adapter means nothing", "remove it")),
         ("eval.models=[]", ("eval.models = []", "at least 1")),
         ("train.peft=8", ("train.peft = 8", "dictionary")),
         ("generate=8", ("generate = 8", "Generate")),
@@ -140,9 +142,21 @@ def test_every_wrong_key_of_a_file_is_named_at_once(tmp_path: Path) -> None:
 
 def test_a_missing_key_is_named(tmp_path: Path) -> None:
     path = tmp_path / "empty.toml"
-    path.write_text('run_dir = "x"\n[problems]\n')
-    with pytest.raises(UserError, match=r"problems\.path is missing; it has no default.*teacher is missing"):
+    path.write_text('[train.kl.alpha]\nkind = "linear"\n[cache]\nk = 8\n')
+    with pytest.raises(UserError, match=r"run_dir is missing; it has no default"):
         load_recipe(path)
+
+
+def test_a_recipe_has_only_what_its_stages_need(tmp_path: Path) -> None:
+    path = tmp_path / "eval.toml"
+    path.write_text('run_dir = "x"\n[eval]\ntasks = ["quickstart"]\nmodels = ["org/model"]\n')
+    recipe = load_recipe(path)
+    refuse_missing(recipe, "eval")
+    with pytest.raises(UserError, match=r"^problems\.path and teacher\.model are missing, and generate needs them$"):
+        refuse_missing(recipe, "generate", "problems.path", "teacher.model")
+    for given in ('problems.path=""', 'teacher.model=""', 'train.student=""'):
+        with pytest.raises(UserError, match=f"{given.partition('=')[0]} = ''"):
+            load_recipe(path, [given])
 
 
 @pytest.mark.parametrize(
@@ -198,7 +212,7 @@ def test_an_override_keeps_the_type_of_what_was_written(value: Any) -> None:
         (b"run_dir = ", "not valid TOML"),
         (b"[train\n", "not valid TOML"),
         (b"# gr\xfc\xdfe\n", "not UTF-8"),
-        (b"", "problems is missing"),
+        (b"", "run_dir is missing"),
     ],
 )
 def test_a_broken_file_is_named_with_what_is_wrong(tmp_path: Path, content: bytes, words: str) -> None:

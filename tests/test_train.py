@@ -16,11 +16,13 @@ import pytest
 import tiny_model
 
 from r1distill.errors import UserError
+from r1distill.evaluate.contestants import student_of
 from r1distill.prompting import load_prompt
-from r1distill.recipe import Recipe, validated
+from r1distill.recipe import Recipe
 from r1distill.resources import find_file
 from r1distill.run import Run
 from r1distill.train import loading, trainer
+from r1distill.sections import Candidate
 from r1distill.train.render import render_example
 from r1distill.train.saving import last_whole_checkpoint
 
@@ -143,8 +145,7 @@ def test_an_adapter_can_be_left_as_one(tmp_path: Path, tiny_student: Path) -> No
     assert train(run).returncode == 0
     assert not (run.student / "config.json").exists()
     assert AutoPeftModelForCausalLM.from_pretrained(run.student).active_adapters == ["default"]
-    with pytest.raises(UserError, match=r"train\.merge_adapter = false leaves an adapter, which eval cannot score"):
-        validated(Recipe, {**run.recipe.model_dump(), "eval": {"tasks": ["quickstart"]}}, Path("r.toml"))
+    assert student_of(run) == Candidate(model=str(tiny_student), adapter=str(run.student))
 
 
 @pytest.mark.slow

@@ -147,10 +147,12 @@ def teacher_backend(teacher: Teacher, logprobs: int) -> Backend:
     return vllm_backend(resolve_model(teacher.model, "teacher.model"), teacher.revision, teacher.engine, logprobs)
 
 
-def vllm_backend(model: str, revision: str | None, engine: dict[str, Any], logprobs: int) -> Backend:
+def vllm_backend(
+    model: str, revision: str | None, engine: dict[str, Any], logprobs: int, adapter: Path | None = None
+) -> Backend:
     # vLLM takes seconds to import, so only a stage that samples with it does
     module = importlib.import_module("r1distill.generate.vllm_engine")
-    return module.VllmEngine(model, revision, engine, logprobs)
+    return module.VllmEngine(model, revision, engine, logprobs, adapter)
 
 
 def sample_jobs(

@@ -5,13 +5,16 @@ import difflib
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 from transformers import AutoTokenizer
 from vllm import SamplingParams
+from vllm.config.lora import MaxLoRARanks
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.logprobs import FlatLogprobs
+from vllm.lora.request import LoRARequest
 from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
@@ -26,6 +29,7 @@ from r1distill.generate.signals import TokenSignals, joined, measure
 from r1distill.process import children_die_with_me
 from r1distill.prompting import THINK_END, encode, encode_prompt, render
 from r1distill.records import FinishReason
+from r1distill.store import read_json
 
 DEAD = "vLLM's engine died; see the run's logs/ for why, then run again: nothing is lost"
 SHUTDOWN_S = 1.0
@@ -33,11 +37,23 @@ STREAM_INTERVAL = 64  # tokens of a request after which it is looked at; each lo
 
 
 class VllmEngine:
-    """One model, loaded when the context is entered. Raises UserError for arguments that vLLM does not know."""
+    """One model, loaded when the context is entered. Raises UserError for arguments that vLLM does not know.
 
-    def __init__(self, model: str, revision: str | None, engine: dict[str, Any], logprobs: int) -> None:
+    `adapter`: the folder of a LoRA adapter that is put over it, with the tokenizer in there where it has one.
+    """
+
+    def __init__(
+        self, model: str, revision: str | None, engine: dict[str, Any], logprobs: int, adapter: Path | None = None
+    ) -> None:
         check_engine_arguments("engine", engine)
         self.arguments = {"model": model, "revision": revision, **engine_arguments(engine, logprobs)}
+        self.adapter = None
+        if adapter is not None:
+            self.adapter = LoRARequest(adapter.name, 1, str(adapter))
+            rank = read_json(adapter / "adapter_config.json")["r"]
+            self.arguments = {"enable_lora": True, "max_lora_rank": least_rank(rank), **self.arguments}
+            if (adapter / "tokenizer_config.json").is_file():
+                self.arguments = {"tokenizer": str(adapter), **self.arguments}
 
     async def __aenter__(self) -> "VllmEngine":
         children_die_with_me()
@@ -51,8 +67,8 @@ class VllmEngine:
                 f"vLLM could not open {self.arguments['model']}: {reason}; its log is in the run's logs/"
             ) from error
         self.tokenizer = AutoTokenizer.from_pretrained(
-            self.arguments["model"],
-            revision=self.arguments["revision"],
+            self.arguments.get("tokenizer") or self.arguments["model"],
+            revision=None if self.arguments.get("tokenizer") else self.arguments["revision"],
             trust_remote_code=self.arguments.get("trust_remote_code", False),
         )
         self.vocabulary = self.engine.model_config.get_vocab_size()
@@ -108,7 +124,7 @@ class VllmEngine:
         reason = None
         try:
             async with aclosing(
-                self.engine.generate({"prompt_token_ids": prompt}, parameters, request.name)
+                self.engine.generate({"prompt_token_ids": prompt}, parameters, request.name, lora_request=self.adapter)
             ) as outputs:
                 async for output in outputs:
                     [part] = output.outputs
@@ -160,6 +176,15 @@ class VllmEngine:
             if ids[-1] in self.tokenizer.all_special_ids and text.endswith(token):
                 return text.removesuffix(token)
         return text
+
+
+def least_rank(rank: int) -> int:
+    """The least of vLLM's ranks that has room for this one."""
+    ranks = get_args(MaxLoRARanks)
+    fitting = [each for each in ranks if each >= rank]
+    if not fitting:
+        raise UserError(f"the adapter has rank {rank}, and vLLM takes at most {max(ranks)}; merge it into its model")
+    return min(fitting)
 
 
 @dataclass

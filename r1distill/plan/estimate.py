@@ -19,6 +19,7 @@ from r1distill.plan.speed import (
 from r1distill.plan.work import Layout, Work
 from r1distill.recipe import Recipe
 from r1distill.run import Run
+from r1distill.sections import ROLES
 
 PROMPT_HALF = 75.0  # tokens
 CACHED_BYTES_A_TOKEN = 12 * 8 + 6  # 12 entries of an id and a logprob in the mean, and what a token has of its own
@@ -92,7 +93,7 @@ def stages_of(
             add("generate", what, tokens, hours, way.gpus * copies)
         caching(run, teacher, counts, machine, add)
     train_hours(recipe, student, counts, step, work, machine, given, assumed, add)
-    for model in recipe.eval.models:
+    for model in (model for model in recipe.eval.models if model in ROLES):
         shape, engine = (teacher, recipe.teacher.engine) if model == "teacher" else (student, recipe.eval.engine)
         tasks = eval_tokens(run, assumed)
         if shape is None or not tasks:

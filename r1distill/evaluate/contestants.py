@@ -1,0 +1,120 @@
+"""Who is scored: the roles of a run, models by name, and adapters, each as something that can be opened and sampled."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from r1distill.errors import UserError
+from r1distill.generate.backend import Backend
+from r1distill.generate.stage import teacher_backend, vllm_backend
+from r1distill.models import check_model_name, resolve_model
+from r1distill.recipe import Recipe
+from r1distill.run import Run
+from r1distill.sections import ROLES, Candidate, Teacher
+from r1distill.store import file_sha256
+
+ENDS = 1 << 20  # bytes of a file of weights that are read at either end
+
+
+@dataclass(frozen=True, slots=True)
+class Contestant:
+    """A model as it is scored. `name` is that of its folder; `model` and `version` are part of every sample's identity."""
+
+    name: str
+    model: str
+    version: str
+    open: Callable[[], Backend]
+
+
+def contestants_of(run: Run) -> list[Contestant]:
+    """Those of `eval.models`, in order. Raises UserError where two would have one name."""
+    found: dict[str, Contestant] = {}
+    for entry in run.recipe.eval.models:
+        contestant = contestant_of(run, entry)
+        if contestant.name in found:
+            raise UserError(
+                f"eval.models: {found[contestant.name].model} and {contestant.model} would both be {contestant.name}; give one "
+                "of them another name in [eval.candidates]"
+            )
+        found[contestant.name] = contestant
+    return list(found.values())
+
+
+def contestant_of(run: Run, entry: str) -> Contestant:
+    recipe = run.recipe
+    if entry == "teacher":
+        teacher = recipe.teacher
+        return Contestant(entry, teacher.model, teacher.revision or "", partial(teacher_backend, teacher, 0))
+    if entry == "base":
+        base = Candidate(model=recipe.train.student, revision=recipe.train.revision)
+        return Contestant(entry, base.model, base.revision or "", partial(engine_of, recipe, base, "train.student"))
+    if entry == "student":
+        version = (run.record("train") or {})["finished_at"]
+        return Contestant(
+            entry, str(run.student), version, partial(engine_of, recipe, student_of(run), "train.student")
+        )
+    candidate = recipe.eval.candidates.get(entry) or Candidate(model=entry)
+    name = entry if entry in recipe.eval.candidates else Path(entry).name
+    model = candidate.model if candidate.adapter is None else f"{candidate.model} + {candidate.adapter}"
+    opened = partial(engine_of, recipe, candidate, "eval.models")
+    if candidate.urls:
+        server = Teacher(backend="server", model=model, urls=candidate.urls, api_key_env=candidate.api_key_env)
+        opened = partial(teacher_backend, server, 0)
+    return Contestant(name, model, version_of(candidate), opened)
+
+
+def student_of(run: Run) -> Candidate:
+    """The student of a run: a model, or an adapter of the one it started from."""
+    if (run.student / "adapter_config.json").exists() and not (run.student / "config.json").exists():
+        train = run.recipe.train
+        return Candidate(model=train.student, revision=train.revision, adapter=str(run.student))
+    return Candidate(model=str(run.student))
+
+
+def engine_of(recipe: Recipe, candidate: Candidate, key: str) -> Backend:
+    model = resolve_model(candidate.model, key)
+    adapter = None if candidate.adapter is None else Path(candidate.adapter).expanduser().resolve()
+    return vllm_backend(model, candidate.revision, {**recipe.eval.engine, **candidate.engine}, 0, adapter)
+
+
+def version_of(candidate: Candidate) -> str:
+    """The revision, and of what lies in folders a fingerprint: the next training may write into the same ones."""
+    parts = [candidate.revision] if candidate.revision else []
+    for folder in (candidate.model, candidate.adapter):
+        if folder is not None and Path(folder).expanduser().is_dir():
+            parts.append(fingerprint(Path(folder).expanduser()))
+    return " ".join(parts)
+
+
+def fingerprint(folder: Path) -> str:
+    """Of the weights of a model: name, size, beginning and end of each file. The whole of them would take minutes."""
+    found = hashlib.sha256()
+    for file in sorted(folder.glob("*.safetensors")) + sorted(folder.glob("*.bin")):
+        size = file.stat().st_size
+        with file.open("rb") as opened:
+            found.update(f"{file.name} {size} ".encode() + opened.read(ENDS))
+            opened.seek(max(size - ENDS, 0))
+            found.update(opened.read())
+    for name in ("config.json", "adapter_config.json", "chat_template.jinja", "tokenizer_config.json"):
+        if (folder / name).is_file():
+            found.update(file_sha256(folder / name).encode())
+    return found.hexdigest()[:16]
+
+
+def check_contestants(recipe: Recipe) -> None:
+    """Raise UserError for a model that cannot be opened; nothing is loaded."""
+    for entry in recipe.eval.models:
+        candidate = recipe.eval.candidates.get(entry)
+        if entry in ROLES or (candidate and candidate.urls):
+            continue
+        key = f"eval.candidates.{entry}.model" if candidate else "eval.models"
+        check_model_name(candidate.model if candidate else entry, key)
+        if candidate and candidate.adapter is not None:
+            adapter = Path(candidate.adapter).expanduser()
+            if not (adapter / "adapter_config.json").is_file():
+                raise UserError(
+                    f"eval.candidates.{entry}.adapter = {candidate.adapter}: no adapter_config.json in it; give the folder of an "
+                    "adapter that peft saved"
+                )
