@@ -128,6 +128,8 @@ def test_a_lora_student_is_saved_merged_and_overlong_examples_are_counted(tmp_pa
     assert 0 < counts["overlong_dropped"] < 160
     assert f"{counts['overlong_dropped']} overlong dropped" in result.stdout
     assert (run.student / "adapter" / "adapter_model.safetensors").exists()
+    for weights in (run.student / "model.safetensors", run.student / "adapter" / "adapter_model.safetensors"):
+        assert weights.stat().st_mode == (run.student / "config.json").stat().st_mode  # whoever serves it can read it
     student = AutoModelForCausalLM.from_pretrained(run.student)
     base = AutoModelForCausalLM.from_pretrained(tiny_student)
     assert student.dtype == torch.bfloat16

@@ -44,12 +44,14 @@ def save_student(run: Run, trainer: DistillTrainer, tokenizer: PreTrainedTokeniz
     if settings.peft is not None and settings.merge_adapter:
         base = load_model(settings, quantized=False)
         model = PeftModel.from_pretrained(base, str(temporary)).merge_and_unload()
+        make_readable(temporary)
         shutil.move(temporary, run.student / "adapter")
         save_whole(model, temporary, settings)
     elif settings.peft is None and settings.dtype != "bfloat16":
         save_whole(AutoModelForCausalLM.from_pretrained(temporary, dtype=torch.bfloat16), temporary, settings)
     tokenizer.save_pretrained(temporary)
     generation_config(settings, tokenizer).save_pretrained(temporary)
+    make_readable(temporary)
     # config.json (adapter_config.json) last: a folder that has it is complete
     for file in sorted(temporary.iterdir(), key=lambda path: path.name in ("config.json", "adapter_config.json")):
         file.replace(run.student / file.name)
@@ -60,6 +62,13 @@ def save_student(run: Run, trainer: DistillTrainer, tokenizer: PreTrainedTokeniz
 def save_whole(model: Any, folder: Path, settings: Train) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     model.to(torch.bfloat16).save_pretrained(folder)
+
+
+def make_readable(folder: Path) -> None:
+    """safetensors 0.8 writes files that only their owner can read, and others serve them: as readable as the config beside."""
+    [config, *_] = folder.glob("*config.json")
+    for file in folder.glob("*.safetensors"):
+        file.chmod(config.stat().st_mode)
 
 
 def generation_config(settings: Train, tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:

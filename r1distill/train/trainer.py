@@ -71,6 +71,7 @@ def train(run: Run) -> dict[str, Any]:
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if ending.stopped:
         raise SystemExit(TERMINATED)
+    peak = peak_memory_bytes()  # of the training: saving a student of another dtype loads it once more
     save_student(run, trainer, tokenizer, main)
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     return {
@@ -83,7 +84,7 @@ def train(run: Run) -> dict[str, Any]:
         "steps": trainer.state.global_step,
         "first_loss": losses[0] if losses else None,
         "last_loss": losses[-1] if losses else None,
-        "peak_memory_gib": round(peak_memory_bytes() / 2**30, 2),
+        "peak_memory_gib": round(peak / 2**30, 2),
         **({"curriculum": [asdict(share) for share in data.shares]} if data.shares else {}),
     }
 
