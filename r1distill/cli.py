@@ -250,6 +250,17 @@ stage_command("eval", "Score base, teacher and student: summary.json.")
 
 
 @app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False)],
+    to: Annotated[str, typer.Option("--to", help="lm-eval, lighteval or model-index.", show_default=False)],
+    out: Annotated[Path | None, typer.Option("--out", help="A folder; default: RUN/export/FORMAT.")] = None,
+) -> None:
+    """The scores of a run in the form of another tool, or of a model card of the Hub."""
+    for path in room("evaluate.export").export(folder, to, out):
+        print(path)
+
+
+@app.command()
 def show(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False)],
 ) -> None:

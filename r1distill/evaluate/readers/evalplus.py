@@ -105,7 +105,7 @@ def result_programs(path: Path) -> list[Program]:
         if isinstance(entries, dict):  # before EvalPlus 0.3: lists of [status, details], and no programs
             entries = [
                 {"base_status": base[0], "plus_status": plus[0] if plus else None}
-                for base, plus in zip_longest_statuses(entries, place)
+                for base, plus in statuses_of(entries, place)
             ]
         for entry in needed(entries, list, place):
             entry = needed(entry, dict, place)
@@ -122,7 +122,7 @@ def result_programs(path: Path) -> list[Program]:
     return found
 
 
-def zip_longest_statuses(entries: Row, place: str) -> list[tuple[Any, Any]]:
+def statuses_of(entries: Row, place: str) -> list[tuple[Any, Any]]:
     base = needed(entries.get("base"), list, f"{place}: base")
     plus = entries.get("plus") or [None] * len(base)
     if len(plus) != len(base) or not all(isinstance(status, list) and status for status in base):
@@ -133,7 +133,7 @@ def zip_longest_statuses(entries: Row, place: str) -> list[tuple[Any, Any]]:
 def passed(status: Any, place: str) -> bool | None:
     if status is None:
         return None
-    if status not in STATUSES:
+    if not isinstance(status, str) or status not in STATUSES:
         raise UserError(f"{place}: unknown status {status!r}; known: {', '.join(STATUSES)}")
     return STATUSES[status]
 

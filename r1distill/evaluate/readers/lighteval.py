@@ -73,15 +73,14 @@ def fields_of(row: Row, place: str) -> tuple[str, list[str], list[str], list[str
     """(query, responses, golds, choices, specific, scores, id) of a row of any layout."""
     if "model_response" in row:
         doc, reply = (needed(row.get(name), dict, f"{place}: {name}") for name in ("doc", "model_response"))
-        choices = doc.get("choices") or []
-        indices = doc.get("gold_index")
+        choices = needed(doc.get("choices") or [], list, f"{place}: choices")
         query, responses, specific, scores = doc.get("query"), reply.get("text"), doc.get("specific"), row.get("metric")
-        golds = golds_of(choices, indices)
+        golds = golds_of(choices, doc.get("gold_index"))
         name = str(doc.get("id") or "")
     else:
         values = {column: literal(row.get(column), f"{place}: {column}") for column in FLAT[2:]}
         query = row.get("example") or row.get("full_prompt")
-        responses, choices = values["predictions"], values["choices"] or []
+        responses, choices = values["predictions"], needed(values["choices"] or [], list, f"{place}: choices")
         specific, scores = values["specifics"], values["metrics"]
         golds = as_list(values["gold"]) or golds_of(choices, values["gold_index"])
         name = ""
@@ -89,7 +88,7 @@ def fields_of(row: Row, place: str) -> tuple[str, list[str], list[str], list[str
         needed(query, str, f"{place}: query"),
         texts(responses, f"{place}: responses"),
         [str(gold) for gold in golds],
-        [str(choice) for choice in needed(choices, list, f"{place}: choices")],
+        [str(choice) for choice in choices],
         specific if isinstance(specific, dict) else None,
         needed(scores, dict, f"{place}: metric"),
         name,
@@ -142,14 +141,24 @@ def problem_of(
         found = known.find(None, query)
         return found, "" if found else f"no problem of {known.name} is in its prompt"
     if specific and specific.get("inputs"):
-        cases = [{"input": i, "output": o} for i, o in zip(specific["inputs"], specific["outputs"], strict=True)]
-        metadata = {"func_name": specific.get("fn_name")}
-        tests = read_tests({"public_test_cases": json.dumps(cases), "metadata": json.dumps(metadata)})
-        return Problem(query, kind="code", tests=tests), ""
+        try:
+            return Problem(query, kind="code", tests=tests_of(specific)), ""
+        except (ValueError, KeyError, TypeError) as error:
+            return None, f"its tests cannot be read ({type(error).__name__}: {error})"
     if len(golds) != 1:
         return None, f"{len(golds)} right answers instead of one; give --problems"
-    if len(choices) > 1:  # their texts, or only the letters that stand before them in the query
+    if len(choices) > 1 and golds[0] in choices:  # their texts, or only the letters that stand before them in the query
         letter = LETTERS[choices.index(golds[0])]
         return Problem(query, kind="choice", answer=letter, choices=choices), ""
     answer = short_answer(golds[0])
     return (Problem(query, answer=answer), "") if answer else (None, "an empty right answer; give --problems")
+
+
+def tests_of(specific: Row) -> Row:
+    """The tests that lighteval keeps beside a question of LiveCodeBench. Raises ValueError, KeyError or TypeError."""
+    cases = [{"input": i, "output": o} for i, o in zip(specific["inputs"], specific["outputs"], strict=True)]
+    metadata = {"func_name": specific.get("fn_name")}
+    tests = read_tests({"public_test_cases": json.dumps(cases), "metadata": json.dumps(metadata)})
+    if tests is None:
+        raise ValueError("no tests in them")
+    return tests

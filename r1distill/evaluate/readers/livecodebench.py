@@ -28,7 +28,8 @@ def read(path: Path, known: KnownProblems | None, metric: str | None) -> Iterato
         question = needed(row.get("question_id"), str, f"{place}: question_id")
         responses = replies(row, place)
         verdicts = verdicts_of(row.get("graded_list"), len(responses), place)
-        problem = known.find(question, row.get("question_content"))
+        content = row.get("question_content")
+        problem = known.find(question, content if isinstance(content, str) else None)
         missing = "" if problem else f"no problem of {known.name} has its id or text"
         for sample, (response, right) in enumerate(zip(responses, verdicts, strict=True)):
             score = score_of(verdicts)

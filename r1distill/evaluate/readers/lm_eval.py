@@ -40,10 +40,19 @@ def read(path: Path, known: KnownProblems | None, metric: str | None) -> Iterato
 
 
 def first_metric(row: Row, place: str) -> str:
-    names = [name for name in row.get("metrics") or [] if isinstance(name, str) and name in row]
+    names = metrics_of(row)
     if not names:
-        raise UserError(f"{place}: no `metrics`; a line of --log_samples is needed (lm-eval 0.4 or later)")
+        raise UserError(
+            f"{place}: no score in it; a line of --log_samples is needed, or the name of a score in --metric"
+        )
     return names[0]
+
+
+def metrics_of(row: Row) -> list[str]:
+    """The names of the scores; lm-eval before 0.4.6 did not say them."""
+    names = row.get("metrics")
+    known = names if isinstance(names, list) else SHARES
+    return [name for name in known if isinstance(name, str) and name in row]
 
 
 def generations(
@@ -51,7 +60,7 @@ def generations(
 ) -> Iterator[Generation]:
     doc = needed(row.get("doc"), dict, f"{place}: doc")
     if score_name not in row:
-        names = ", ".join(f"{name},{filter_name}" for name in row.get("metrics") or [])
+        names = ", ".join(f"{name},{filter_name}" for name in metrics_of(row))
         raise UserError(f"{place}: no score {score_name!r}; --metric can be one of: {names}")
     problem, missing = problem_of(row, doc, place, known)
     responses = responses_of(row, place, is_code=problem is not None and problem.kind == "code")

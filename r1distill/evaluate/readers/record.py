@@ -38,7 +38,7 @@ def share_of(value: Any) -> float | None:
     """A published score as a share; None for what is none: NaN, text, or a value outside [0, 1]."""
     try:
         share = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return share if 0 <= share <= 1 and not math.isnan(share) else None
 
