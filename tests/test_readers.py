@@ -83,6 +83,19 @@ def test_the_program_that_lm_eval_ran_is_judged_and_not_the_completion(tmp_path:
 
 
 @pytest.mark.parametrize(
+    ("text", "is_program"),
+    [
+        ("    return 1\n\ndef other():\n    pass\n", True),
+        ("import re\n", True),
+        ("<think>\nno", False),
+        ("So:\n```\nx\n```", False),
+    ],
+)
+def test_a_completion_is_taken_as_a_program_and_prose_is_not(text: str, is_program: bool) -> None:
+    assert (lm_eval.with_fence(text) != text) == is_program
+
+
+@pytest.mark.parametrize(
     ("score", "verdicts", "kept"),
     [(1.0, [True, True], 1.0), (0, [False, False], 0.0), (0.5, [None, None], 0.5), (float("nan"), [None, None], None)],
 )

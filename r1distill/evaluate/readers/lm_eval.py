@@ -17,6 +17,7 @@ from r1distill.evaluate.readers.record import Generation, share_of, verdicts_of
 from r1distill.problems import COLUMNS, to_problem
 from r1distill.prompting import LETTERS
 from r1distill.records import Problem
+from r1distill.verify.programs import is_python
 
 EACH = "_each"  # our own export adds METRIC_each: the score of every response, which lm-eval has no place for
 SHARES = ("exact_match", "math_verify", "acc", "pass@1", "pass_at_1")  # means over responses, where there are several
@@ -98,7 +99,12 @@ def responses_of(row: Row, place: str, *, is_code: bool) -> list[str]:
             "give the samples of a task that generates"
         )
     found = texts(value, f"{place}: {name}")
-    return [as_reply(program) for program in found] if is_code else found
+    return [with_fence(text) for text in found] if is_code else found
+
+
+def with_fence(text: str) -> str:
+    """A program, or the body of a function, as a reply; what is neither is a reply as it stands."""
+    return as_reply(text) if is_python(text) or is_python(f"def completed():\n{text}") else text
 
 
 def problem_of(row: Row, doc: Row, place: str, known: KnownProblems | None) -> tuple[Problem | None, str]:
