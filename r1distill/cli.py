@@ -148,6 +148,19 @@ def verify(
     overrides: Overrides = None,
     file: Annotated[Path | None, typer.Option("--file", help="Judge the replies of this JSONL file instead.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Where the verdicts on --file go (JSONL).")] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--from", help="The tool that wrote and graded --file: lm-eval, lighteval, evalplus or livecodebench."
+        ),
+    ] = None,
+    problems: Annotated[
+        str | None,
+        typer.Option("--problems", help="For --from: the benchmark (its name, or a file) with the answers or tests."),
+    ] = None,
+    metric: Annotated[
+        str | None, typer.Option("--metric", help="For --from: the published score to compare with.")
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes for --file and --audit.")] = 2,
     timeout_s: Annotated[
         float, typer.Option("--timeout-s", min=0.01, help="Seconds for one reply of --file, or to compare two answers.")
@@ -180,6 +193,13 @@ def verify(
         if sandbox not in ("required", "unsafe"):
             raise UserError(f"--sandbox {sandbox}: it must be required or unsafe")
         code = room("verify.code").CodeSettings(allow_unsafe=sandbox == "unsafe")
+        if source is not None:
+            regrade = room("evaluate.regrade")
+            options = {"problems": problems, "metric": metric, "workers": workers, "timeout_s": timeout_s, "code": code}
+            print(regrade.described(regrade.regrade_file(file, source, out, **options), out))
+            return
+        if problems is not None or metric is not None:
+            raise UserError("verify --problems and --metric need --from, the tool that wrote --file")
         counts = room("verify.rescore").rescore_file(file, out, workers=workers, timeout_s=timeout_s, code=code)
         print(
             f"{counts.total()} verdicts in {out}: " + ", ".join(f"{n} {outcome}" for outcome, n in counts.most_common())
@@ -234,6 +254,17 @@ def plan(
 
 
 stage_command("eval", "Score base, teacher and student: summary.json.")
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False)],
+    to: Annotated[str, typer.Option("--to", help="lm-eval, lighteval or model-index.", show_default=False)],
+    out: Annotated[Path | None, typer.Option("--out", help="A folder; default: RUN/export/FORMAT.")] = None,
+) -> None:
+    """The scores of a run in the form of another tool, or of a model card of the Hub."""
+    for path in room("evaluate.export").export(folder, to, out):
+        print(path)
 
 
 @app.command()

@@ -280,6 +280,20 @@ def test_cases_compare_by_the_rules_of_evalplus_and_livecodebench(checker: CodeC
     assert judged(checker, reference, "def f(x): return (x, 2)")[0] == "incorrect"
 
 
+def test_where_a_match_is_expected_its_presence_counts_and_true_says_so_too(checker: CodeChecker) -> None:
+    reference = "import re\ndef f(x): return re.search('a', x)"
+    tests = {"type": "function", "entry_point": "f", "inputs": [["a"], ["b"]], "reference": reference}
+    for program, outcome in {
+        reference: "correct",
+        "def f(x): return 'a' in x": "correct",
+        "def f(x): return x if 'a' in x else None": "correct",
+        "def f(x): return False": "incorrect",
+        "def f(x): return True": "incorrect",
+        "def f(x): return x": "incorrect",
+    }.items():
+        assert judged(checker, {**tests, "comparison": "not_none"}, program)[0] == outcome
+
+
 def test_rows_of_the_evalplus_release_are_compared_with_their_reference(checker: CodeChecker) -> None:
     row = {
         "task_id": "Mbpp/0", "prompt": "", "entry_point": "f", "assertion": "assert f((1, 2), 2j) == (1, 2)", "atol": 0,

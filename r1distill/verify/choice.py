@@ -74,7 +74,7 @@ def only_letter(text: str, letters: str) -> str | None:
     """
     lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
     parenthesised = re.compile(rf"(?<=\S )[*_]{{0,2}}\(([{letters}])\)")
-    anywhere = re.compile(rf"(?m)\(([{letters}])\)|^[*_ ]{{0,4}}([{letters}])[*_ ]{{0,4}}(?:[.:)]|$)")
+    anywhere = re.compile(rf"(?m)(?<!\w)\(([{letters}])\)|^[*_ ]{{0,4}}([{letters}])[*_ ]{{0,4}}(?:[.:)]|$)")
     for pattern, part in (parenthesised, lines[-1:]), (anywhere, lines):
         found = {next(filter(None, match.groups())) for match in pattern.finditer("\n".join(part))}
         if len(found) == 1:

@@ -9,7 +9,8 @@ BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])")
 BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 BARE_BOX_CONTENT = re.compile(r"[ \t]*([^\s${}\\][^\s$]*|\\[^\s$]+)")
 THE_ANSWER_IS = re.compile(
-    r"\banswers?\b(?:[^.\n:=]{0,60}?\b(?:is|are)\b|[*_ ]{0,4}[:=])[*_ \t]{0,8}:?[*_ \t]{0,4}\n{0,2}", re.IGNORECASE
+    r"(?<!-)\banswers?\b(?:[^.\n:=]{0,60}?\b(?:is|are)\b|[*_ ]{0,4}[:=])[*_ \t]{0,8}:?[*_ \t]{0,4}\n{0,2}",
+    re.IGNORECASE,
 )
 INLINE_MATH = re.compile(r"\$\$?([^$]{1,500})\$\$?|\\\(([^$]{1,500}?)\\\)|\\\[([^$]{1,500}?)\\\]")
 NUMBER = re.compile(r"(?<![\w.)\]}])-?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)?(?:\.\d+)?(?<=\d)(?:/\d+(?![\d.]))?\s?\\?%?")

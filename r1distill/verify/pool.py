@@ -24,7 +24,7 @@ from r1distill.verify.workers import Nursery, Worker, WorkerDied
 
 LOOK_AHEAD = 64  # items a worker, so that none idles while the first of the row is slow
 OUTCOMES = get_args(Outcome)
-CODE_VERIFIER = "r1distill code 1"  # raise it when a rule changes so that a verdict could differ
+CODE_VERIFIER = "r1distill code 2"  # raise it when a rule changes so that a verdict could differ
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

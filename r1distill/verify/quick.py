@@ -10,7 +10,7 @@ from r1distill.records import Outcome
 from r1distill.verify.extract import final_answers
 from r1distill.verify.plain import check_plain
 
-RULES = 3  # raise it when a rule changes so that a verdict could differ
+RULES = 4  # raise it when a rule changes so that a verdict could differ
 VERIFIER = f"math-verify {version('math-verify')} / r1distill {RULES}"
 NO_ANSWER = "no box and no final expression outside the thinking"
 

@@ -11,10 +11,9 @@ ABSOLUTE = 1e-6
 def same(result, expected, task):
     """`task`: `comparison` (exact, set, not_none), `atol`, and `tagged` where the values are not from plain JSON."""
     comparison = task.get("comparison", "exact")
-    if comparison == "not_none":  # EvalPlus: what matters of a regex's match is that there is one
-        return (
-            (result is not None) == expected if isinstance(expected, bool) else (result is None) == (expected is None)
-        )
+    if comparison == "not_none":  # EvalPlus: what matters of a regex's match is that there is one; True says so too
+        found, wanted = (value if isinstance(value, bool) else value is not None for value in (result, expected))
+        return found == wanted
     if not task.get("tagged") and "outputs" in task:
         result, expected = as_lists(result), as_lists(expected)
     if comparison == "set":
