@@ -50,25 +50,25 @@ def share_below(distances: NDArray[np.float64], weights: NDArray[np.float64]) ->
     inside = (lowest < 0) & (highest > 0)
     if not inside.any():
         return result
-    weights = weights[inside]
+    weights, present = weights[inside], present[inside]
     # K exists between its poles, and K' rises from -∞ to ∞ there
     left, right = 1 / lowest[inside], 1 / highest[inside]
     low, high = left, right
     for _ in range(60):
         middle = (low + high) / 2
-        rises = (weights * distances / (1 - middle[:, None] * distances)).sum(-1) > 0
+        rises = (weights * present / (1 - middle[:, None] * present)).sum(-1) > 0
         low, high = np.where(rises, low, middle), np.where(rises, middle, high)
     saddle = (low + high) / 2
-    shares = distances / (1 - saddle[:, None] * distances)
-    deviation = np.sqrt((weights * shares**2).sum(-1))
-    bend = np.clip(2 / 3 * (weights * shares**3).sum(-1) / deviation**3, -1, 1)  # a third of the skewness
+    slopes = present / (1 - saddle[:, None] * present)
+    deviation = np.sqrt((weights * slopes**2).sum(-1))
+    bend = np.clip(2 / 3 * (weights * slopes**3).sum(-1) / deviation**3, -1, 1)  # a third of the skewness
     # the path may not come near the pole at 0, where the saddle point lies if t is the mean
     away = np.where(right > -left, np.minimum(right / 2, 1 / deviation), np.maximum(left / 2, -1 / deviation))
     start = np.where(np.abs(saddle) < np.abs(away), away, saddle)
     bend, deviation, origin = bend[:, None], deviation[:, None], start[:, None]
     s = origin + (bend * (np.cosh(PLACES) - 1) + 1j * np.sinh(PLACES)) / deviation
     slope = STEP * (bend * np.sinh(PLACES) + 1j * np.cosh(PLACES)) / deviation
-    logarithm = -np.einsum("nm,nmu->nu", weights, np.log(1 - s[:, None, :] * distances[:, None]))
+    logarithm = -np.einsum("nm,nmu->nu", weights, np.log(1 - s[:, None, :] * present[:, :, None]))
     above = (np.exp(logarithm) / s * slope).imag.sum(-1) / np.pi
     result[inside] = np.where(start > 0, 1 - above, -above)
     return result

@@ -93,15 +93,22 @@ def se_samples(right: NDArray[np.float64], samples: NDArray[np.float64]) -> floa
 def samples_interval(right: NDArray[np.float64], samples: NDArray[np.float64]) -> tuple[float, float]:
     """The 95 % interval of the score that endlessly many samples of the same questions would have.
 
-    Clopper and Pearson's for as many independent samples as these are worth, p (1 - p) / se_samples². To the variance
-    that of z² = 3.84 answers is added: as with no event in n trials, where up to 3.7 may have been expected, samples
-    that never differ do not mean that they never will. They are worth at least their number, since a binomial count
-    varies the most where all questions are alike.
+    That of Clopper and Pearson, for as many independent samples as these are worth.
+    """
+    return clopper_pearson(float((right / samples).mean()), samples_worth(right, samples))
+
+
+def samples_worth(right: NDArray[np.float64], samples: NDArray[np.float64]) -> float:
+    """How many independent samples of one chance p would vary as these do from run to run: p (1 - p) / se_samples².
+
+    To the variance that of z² = 3.84 answers is added: as with no event in n trials, where up to 3.7 may have been
+    expected, samples that never differ do not mean that they never will. They are worth at least their number, since a
+    binomial count varies the most where all questions are alike.
     """
     mean = float((right / samples).mean())
     number = len(samples) ** 2 / float((1 / samples).sum())  # that of samples, where all questions have as many
     variance = se_samples(right, samples) ** 2 + (Z_95 / number) ** 2
-    return clopper_pearson(mean, max(mean * (1 - mean) / variance, number))
+    return max(mean * (1 - mean) / variance, number)
 
 
 def wilson(share: float, number: float) -> tuple[float, float]:

@@ -75,7 +75,9 @@ def endings(traces: Path) -> Iterator[Ending]:
                         yield Ending(**row, looped=place in looped)
         except (OSError, pa.ArrowInvalid) as error:
             reason = " ".join(str(error).split())
-            raise UserError(f"{file}: cannot be read: {reason}; delete the file, and run `r1distill eval` again") from None
+            raise UserError(
+                f"{file}: cannot be read: {reason}; delete the file, and run `r1distill eval` again"
+            ) from None
 
 
 def loops(parquet: pq.ParquetFile, group: int, places: list[int]) -> set[int]:

@@ -106,7 +106,9 @@ def consensus(folder: Path, asked: Sequence[Problem], pool: VerifierPool | None)
     problems = {problem.id: problem for problem in asked}
     found = list(ballots(read_results(folder), problems, pool))
     if len(found) != len(asked):
-        raise UserError(f"{folder}: the samples of a problem do not stand together in traces/; run `r1distill eval` again")
+        raise UserError(
+            f"{folder}: the samples of a problem do not stand together in traces/; run `r1distill eval` again"
+        )
     return by_name(consensus_at_k(found))
 
 
