@@ -21,6 +21,7 @@ NORMAL = NormalDist()
 Z_95 = NORMAL.inv_cdf(0.975)
 STEP = 0.1  # the sum is then exact to 1e-12
 PLACES = np.arange(STEP / 2, 20.0, STEP)  # on one half of the path of integration
+NEAR = PLACES[PLACES < 7]  # with weights of 20 in all nothing is left beyond
 SMALLEST = 1e-15  # a probability below is rounding
 AT_ONCE = 2_000_000  # complex numbers
 
@@ -65,9 +66,10 @@ def share_below(distances: NDArray[np.float64], weights: NDArray[np.float64]) ->
     # the path may not come near the pole at 0, where the saddle point lies if t is the mean
     away = np.where(right > -left, np.minimum(right / 2, 1 / deviation), np.maximum(left / 2, -1 / deviation))
     start = np.where(np.abs(saddle) < np.abs(away), away, saddle)
+    places = NEAR if weights.sum(-1).min() >= 20 else PLACES
     bend, deviation, origin = bend[:, None], deviation[:, None], start[:, None]
-    s = origin + (bend * (np.cosh(PLACES) - 1) + 1j * np.sinh(PLACES)) / deviation
-    slope = STEP * (bend * np.sinh(PLACES) + 1j * np.cosh(PLACES)) / deviation
+    s = origin + (bend * (np.cosh(places) - 1) + 1j * np.sinh(places)) / deviation
+    slope = STEP * (bend * np.sinh(places) + 1j * np.cosh(places)) / deviation
     logarithm = -np.einsum("nm,nmu->nu", weights, np.log(1 - s[:, None, :] * present[:, :, None]))
     above = (np.exp(logarithm) / s * slope).imag.sum(-1) / np.pi
     result[inside] = np.where(start > 0, 1 - above, -above)
