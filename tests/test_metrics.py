@@ -71,7 +71,7 @@ def test_the_exact_interval_solves_its_equation(right: int, number: int) -> None
         assert high == 1
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.booleans(), min_size=1, max_size=60))
 def test_with_one_sample_a_question_both_intervals_are_the_exact_one(correct: list[bool]) -> None:
     score = score_of(correct, [1] * len(correct))
@@ -105,7 +105,7 @@ def test_quantiles_of_students_t_are_those_of_the_tables(degrees: int, expected:
     assert t_quantile(0.975, degrees) == pytest.approx(expected, abs=1e-8)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(tables)
 def test_the_intervals_are_around_the_score_inside_0_and_1_and_never_nothing(table: list[tuple[int, int]]) -> None:
     right, samples = split(table)

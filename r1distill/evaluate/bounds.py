@@ -12,6 +12,7 @@ inversion of the moment generating function along a line through its saddle poin
 approximations in statistics"), so that the bounds are the same to the digit in every run.
 """
 
+from functools import cache
 from statistics import NormalDist
 
 import numpy as np
@@ -112,6 +113,7 @@ def beta_quantile(probability: float, a: float, b: float) -> float:
     return mean_quantile(probability, [1.0, 0.0], [a, b])
 
 
+@cache
 def t_quantile(probability: float, degrees: float) -> float:
     """The quantile, at or over 1/2, of Student's t: t² / (t² + degrees) is Beta(1/2, degrees / 2)."""
     share = beta_quantile(2 * probability - 1, 0.5, degrees / 2)

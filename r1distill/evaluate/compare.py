@@ -194,7 +194,7 @@ def show(a: str, b: str, comparisons: list[Comparison]) -> None:
         found, (n_a, n_b) = each.difference, each.samples
         better = sum(share(change.b) > share(change.a) for change in each.changed)
         table.add_row(
-            Text(each.task),
+            printable(each.task),
             f"{found.n_questions} × {n_a}" + (f", {n_b}" if n_b != n_a else ""),
             f"{found.a:.1%}",
             f"{found.b:.1%}",
@@ -226,8 +226,13 @@ def changed_table(comparison: Comparison) -> Table:
         text = " ".join(change.problem.split())
         cut = text if len(text) <= TEXT_CHARACTERS else text[: TEXT_CHARACTERS - 1] + "…"
         counts = [f"{right} of {samples}" for right, samples in (change.a, change.b)]
-        table.add_row(Text(cut), Text(change.problem_id), *counts)
+        table.add_row(printable(cut), printable(change.problem_id), *counts)
     return table
+
+
+def printable(text: str) -> Text:
+    """Neither markup nor what a terminal would obey."""
+    return Text("".join(character if character.isprintable() else "�" for character in text))
 
 
 def points(share: float) -> str:

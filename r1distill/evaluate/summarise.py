@@ -126,7 +126,7 @@ def ballots(results: Iterator[Result], problems: Mapping[str, Problem], pool: Ve
 
 
 def groups(asked: Sequence[Problem], right: Sequence[int], samples: Sequence[int]) -> dict[str, dict[str, Any]]:
-    """Scores by each column of `Problem.meta` that has 2 to 30 values, half as many as problems or fewer.
+    """Scores by each column of `Problem.meta` that has 2 to 30 values, each for two problems in the mean.
 
     Problems without a value are in no group of that column.
     """
@@ -138,7 +138,7 @@ def groups(asked: Sequence[Problem], right: Sequence[int], samples: Sequence[int
     found = {}
     for column in sorted(members):
         values = members[column]
-        if 2 <= len(values) <= min(MOST_GROUPS, len(asked) // 2):
+        if 2 <= len(values) <= min(MOST_GROUPS, sum(map(len, values.values())) // 2):
             found[column] = {
                 str(value): group_score([right[place] for place in values[value]], [samples[i] for i in values[value]])
                 for value in sorted(values, key=in_order)
