@@ -274,3 +274,21 @@ def show(
     """Print the summary of a run, finished or not."""
     run = room("run").open_run(folder)
     room("summary").show_summary(run, room("summary").summarise(run))
+
+
+@app.command()
+def compare(
+    a: Annotated[
+        str,
+        typer.Argument(
+            metavar="A", help="RUN, RUN:MODEL (base, student, …), or RUN/eval/TASK/MODEL.", show_default=False
+        ),
+    ],
+    b: Annotated[str, typer.Argument(metavar="B", help="The same.", show_default=False)],
+    any_protocol: Annotated[
+        bool, typer.Option("--any-protocol", help="Compare scores of another protocol, prompt, data or sampling too.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines, with every question that changed.")] = False,
+) -> None:
+    """B against A, question by question: difference, interval, p-value, what changed, and what could be seen."""
+    room("evaluate.compare").compare_command(a, b, any_protocol=any_protocol, as_json=as_json)
