@@ -131,12 +131,15 @@ def unpacked(text: str) -> list[dict[str, Any]]:
 
 
 def plain_value(text: str) -> Any:
-    """What is pickled, of plain values alone, in zlib in base64. Raises ValueError where it is larger than it may be."""
+    """What is pickled, of plain values alone, in zlib in base64. Raises ValueError where it is anything else, or too large."""
     stream = zlib.decompressobj()
-    data = stream.decompress(base64.b64decode(text), MAX_UNPACKED_BYTES)
-    if not stream.eof:
-        raise ValueError(f"a test that is cut off, or unpacks to more than {MAX_UNPACKED_BYTES:,} bytes")
-    return PlainUnpickler(io.BytesIO(data)).load()
+    try:
+        data = stream.decompress(base64.b64decode(text), MAX_UNPACKED_BYTES)
+        if not stream.eof:
+            raise ValueError(f"tests that are cut off, or unpack to more than {MAX_UNPACKED_BYTES:,} bytes")
+        return PlainUnpickler(io.BytesIO(data)).load()
+    except (zlib.error, pickle.UnpicklingError, EOFError, AttributeError, OverflowError) as error:
+        raise ValueError(f"tests that cannot be unpacked: {error}") from None
 
 
 class PlainUnpickler(pickle.Unpickler):

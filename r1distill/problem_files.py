@@ -16,7 +16,9 @@ from r1distill.errors import UserError, require_packages
 Row = dict[str, Any]
 SUFFIXES = (".jsonl", ".jsonl.gz", ".csv", ".parquet")  # what is read of a folder
 ALONE = (".json",)  # in a folder with none of these only: beside them it is a card or a manifest
-MAX_CELL_CHARACTERS = 1 << 30  # of a CSV file; the default of 131,072 is less than one question with its solution may have
+MAX_CELL_CHARACTERS = (
+    1 << 30
+)  # of a CSV file; the default of 131,072 is less than one question with its solution may have
 
 
 def files_of(path: Path) -> list[Path]:
@@ -88,36 +90,40 @@ def parquet_rows(file: Path) -> Iterator[tuple[str, Row]]:
                     number += 1
                     yield f"{file}:{number}", row
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"{file}: not a readable Parquet file: {reason(error)}; write it again, or delete it"
-        ) from None
+        raise UserError(f"{file}: not a readable Parquet file: {reason(error)}; write it again, or delete it") from None
 
 
-def hub_rows(
-    path: str, *, split: str, subset: str | None, revision: str | None, files: Iterable[str] = ()
-) -> Iterator[tuple[str, Row]]:
-    """The rows of a split, or those of `files`, which are read as they are and by no script of the set's."""
+def hub_rows(path: str, *, split: str, subset: str | None, revision: str | None) -> Iterator[tuple[str, Row]]:
+    """The rows of a split of a dataset of the Hub."""
     require_packages(f"reading {path} from the Hub", "datasets")
+    datasets = importlib.import_module("datasets")
     try:
-        if files:
-            download = importlib.import_module("huggingface_hub").hf_hub_download
-            local = [download(path, name, repo_type="dataset", revision=revision) for name in files]
-        else:
-            datasets = importlib.import_module("datasets")
-            rows: Iterable[Row] = datasets.load_dataset(path, subset, split=split, revision=revision)
+        rows: Iterable[Row] = datasets.load_dataset(path, subset, split=split, revision=revision)
     except (OSError, ValueError) as error:  # not found, no network, no such split: all of them are one of these two
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(
-            f"problems: {path} is no local file and could not be read from the Hub: {said}; "
-            "give a local path, or check the id, the split and the network"
-        ) from None
-    if files:
-        for name, file in zip(files, local, strict=True):
-            for number, (_, row) in enumerate(file_rows(Path(file)), 1):
-                yield f"{path}/{name}:{number}", row
-        return
+        raise not_from_the_hub(path, error) from None
     for number, row in enumerate(rows, 1):
         yield f"{path}[{split}]:{number}", row
+
+
+def hub_file_rows(path: str, files: Iterable[str], *, revision: str | None) -> Iterator[tuple[str, Row]]:
+    """The rows of files of a dataset of the Hub, read as they are and by no script of the set's."""
+    require_packages(f"reading {path} from the Hub", "datasets")
+    download = importlib.import_module("huggingface_hub").hf_hub_download  # which datasets brings
+    for name in files:
+        try:
+            file = Path(download(path, name, repo_type="dataset", revision=revision))
+        except (OSError, ValueError) as error:
+            raise not_from_the_hub(f"{path}/{name}", error) from None
+        for number, (_, row) in enumerate(file_rows(file), 1):
+            yield f"{path}/{name}:{number}", row
+
+
+def not_from_the_hub(path: str, error: Exception) -> UserError:
+    said = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return UserError(
+        f"problems: {path} is no local file and could not be read from the Hub: {said}; "
+        "give a local path, or check the id, the split and the network"
+    )
 
 
 def opened(file: Path) -> IO[bytes] | gzip.GzipFile:

@@ -11,13 +11,13 @@ from typing import Any, Literal, get_args
 from r1distill.benchmark_columns import as_question
 from r1distill.code_columns import pairs, read_tests
 from r1distill.errors import UserError
-from r1distill.problem_files import ALONE, SUFFIXES, file_rows, files_of, hub_rows
+from r1distill.problem_files import ALONE, SUFFIXES, file_rows, files_of, hub_file_rows, hub_rows
 from r1distill.procedural import check_path, is_procedural, procedural_rows
 from r1distill.prompting import LETTERS
 from r1distill.public_columns import TEXT_COLUMNS, adapted, is_no_answer, why_no_answer
 from r1distill.records import Kind, Problem
 from r1distill.resources import find_file
-from r1distill.sections import Between
+from r1distill.sections import Between, Problems
 from r1distill.verify.code import kind_of_tests
 from r1distill.verify.extract import last_boxed
 
@@ -60,6 +60,12 @@ class Reading:
     problems: list[Problem]
     exact_duplicates: int = 0
     unusable: list[Unusable] = field(default_factory=list)
+
+
+def options_of(section: Problems) -> dict[str, Any]:
+    """The options of read_problems that a section [problems], or [data] of a task, asks for."""
+    names = ("split", "subset", "revision", "columns", "files", "where", "limit")
+    return {name: getattr(section, name) for name in names}
 
 
 def load_problems(path: str, **options: Any) -> list[Problem]:
@@ -134,7 +140,10 @@ def rows(
         return
     found = local_path(path)
     if found is None:
-        yield from hub_rows(path, split=split, subset=subset, revision=revision, files=files or ())
+        if files:
+            yield from hub_file_rows(path, files, revision=revision)
+        else:
+            yield from hub_rows(path, split=split, subset=subset, revision=revision)
         return
     local = files_of(found)
     if files and found.is_dir():  # a copy of the Hub's folder may hold the files of later releases too
@@ -161,14 +170,21 @@ def is_selected(row: dict[str, Any], where: Mapping[str, Any], place: str) -> bo
             if (value if value is not None else "") != wanted:
                 return False
             continue
-        for limit, sign in ((wanted.at_least, 1), (wanted.at_most, -1)):
-            if limit is None:
-                continue
-            part = value[: len(limit)] if isinstance(value, str) and isinstance(limit, str) else value
-            if part is None or isinstance(part, str) != isinstance(limit, str):
-                return False
-            if (part > limit) - (part < limit) == -sign:
-                return False
+        if not is_within(value, wanted):
+            return False
+    return True
+
+
+def is_within(value: Any, bounds: Between) -> bool:
+    """Whether a value is within the bounds; one of another type, or none at all, is not."""
+    for limit, is_lower in ((bounds.at_least, True), (bounds.at_most, False)):
+        if limit is None:
+            continue
+        part: Any = value[: len(limit)] if isinstance(value, str) and isinstance(limit, str) else value
+        if part is None or isinstance(part, str) != isinstance(limit, str):
+            return False
+        if (part < limit) if is_lower else (part > limit):
+            return False
     return True
 
 

@@ -58,10 +58,15 @@ class Prompt:
 
 
 def load_prompt(name: str, prefill: str) -> Prompt:
-    text = read_file(name, "prompt").rstrip("\n")
+    return Prompt(name, prompt_text(name), prefill)
+
+
+def prompt_text(name: str) -> str:
+    """The text of a prompt file, without the line end of its last line. Raises UserError where it asks nothing."""
+    text = read_file(name, "prompt").removesuffix("\n")
     if "{problem}" not in text:
         raise UserError(f"prompt {name}: has no {{problem}} in it, so every question would be the same")
-    return Prompt(name, text, prefill)
+    return text
 
 
 def render(tokenizer: Any, user_message: str) -> str:

@@ -12,6 +12,7 @@ from small_run import ROOT, recipe_file, settings, small_run
 
 from r1distill.dry_run import show_plan
 from r1distill.errors import UserError
+from r1distill.evaluate.protocols import asking_of
 from r1distill.evaluate.tasks import load_task
 from r1distill.pipeline import names_of_run
 from r1distill.recipe import Recipe, all_keys, apply_override, find_recipe, load_recipe
@@ -313,7 +314,7 @@ def test_every_shipped_task_loads() -> None:
     assert "quickstart" in names
     for name in names:
         assert load_task(name).name == name
-        assert "{problem}" in read_file(load_task(name).prompt, "prompt")
+        assert "{problem}" in asking_of(load_task(name)).prompt.text
 
 
 def test_a_wrong_key_of_a_task_is_compared_with_those_of_tasks(tmp_path: Path) -> None:
