@@ -135,20 +135,22 @@ def rerun_band(task: Task, model: str, samples: int) -> tuple[float, float] | No
     """(low, high), in percent: where a re-run with `samples` replies a question lands; None where nobody published pass@1.
 
     From the lowest to the highest published score, and two standard deviations further: of the difference of two runs,
-    with as many replies as each had. The published deviation of a run is used where there is one, else the largest of
-    the benchmark, else that of independent questions, which is an upper bound. Peers with other prompts and graders
-    differ by more than chance (research on open-r1's table), which is why the scores themselves span the band.
+    with as many replies as each had. A run's deviation is the published one, at least the root mean square of those of
+    all models on the benchmark (one is of as few as three seeds); where there is none, that of independent questions,
+    which is an upper bound. Prompts, graders and engines move scores by more than chance, so that the published scores
+    themselves span the band; it is narrow, and a reason to look closer rather than a proof, where one source is all.
     """
     scores = published_scores(task, model)
     if not scores:
         return None
     name = model.rstrip("/").rpartition("/")[2]
-    known = [each.deviations[name] for each in task.published if name in each.deviations]
-    any_model = [value for each in task.published for value in each.deviations.values()]
+    own = [each.deviations[name] for each in task.published if name in each.deviations]
+    all_models = [value for each in task.published for value in each.deviations.values()]
+    typical = math.sqrt(sum(value**2 for value in all_models) / len(all_models)) if all_models else None
     edges = []
     for score, published in scores:
         independent = math.sqrt(score * (100 - score) / task.questions) if task.questions else None
-        deviation = max(known, default=max(any_model, default=independent))
+        deviation = independent if typical is None else max(typical, *own)
         if deviation is None:
             return None
         half = Z_BAND * deviation * math.sqrt(1 / samples + 1 / (published.samples or task.samples))
