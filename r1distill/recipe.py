@@ -200,8 +200,8 @@ def describe(problem: Any, model: type[BaseModel]) -> str:
 def known_keys(model: type[BaseModel], location: list[str]) -> list[str]:
     section: Any = model
     for part in location:
-        if not part.isdigit():  # a place in a list of sections
-            section = section_of(section.model_fields[part])
+        if part in section.model_fields:  # else a place in a list of sections, or a name in a table of them
+            section = section_of(section.model_fields[part]) or section
     return list(section.model_fields)
 
 

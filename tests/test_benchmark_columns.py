@@ -140,7 +140,12 @@ def test_a_statement_of_codeforces_is_put_together_and_its_rating_kept(tmp_path:
 def test_public_and_private_tests_of_livecodebench_are_read(tmp_path: Path) -> None:
     private = packed(json.dumps([{"input": "5 6\n", "output": "11\n", "testtype": "stdin"}]))
     problem = one(tmp_path, live_code_bench(private))
-    assert problem.tests == {"type": "stdio", "inputs": ["1 2\n", "5 6\n"], "outputs": ["3\n", "11\n"], "tolerance": 0.0}
+    assert problem.tests == {
+        "type": "stdio",
+        "inputs": ["1 2\n", "5 6\n"],
+        "outputs": ["3\n", "11\n"],
+        "tolerance": 0.0,
+    }
     assert problem.date == "2024-08-03T00:00:00"
     starter = "class Solution:\n    def add(self, xs: list[int], y: int) -> int:\n        "
     problem = one(tmp_path, live_code_bench("[]", starter, "add"))

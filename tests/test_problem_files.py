@@ -19,7 +19,10 @@ from r1distill.problem_files import files_of
 from r1distill.problems import is_within, load_problems, read_problems
 from r1distill.sections import Between
 
-ROWS = [{"problem": f"What is {n} + 1?\nSay it.", "answer": str(n + 1), "day": f"2024-{n:02}-15T00:00:00"} for n in range(1, 7)]
+ROWS = [
+    {"problem": f"What is {n} + 1?\nSay it.", "answer": str(n + 1), "day": f"2024-{n:02}-15T00:00:00"}
+    for n in range(1, 7)
+]
 
 
 def written(folder: Path, name: str, rows: list[dict[str, Any]]) -> Path:
@@ -87,7 +90,9 @@ def test_only_the_rows_of_a_window_are_read(tmp_path: Path) -> None:
     assert days(at_most="2024-03-15") == [1, 2, 3]  # that whole day, whatever its hour
     assert days(at_most="2024-03-14") == [1, 2]
     assert len(load_problems(path, where={"answer": "3"})) == 1
-    with pytest.raises(UserError, match=r"a\.jsonl:1: no column days, which problems\.where asks for; known: answer, day"):
+    with pytest.raises(
+        UserError, match=r"a\.jsonl:1: no column days, which problems\.where asks for; known: answer, day"
+    ):
         load_problems(path, where={"days": "x"})
     with pytest.raises(UserError, match="no problems in it that are"):
         load_problems(path, where={"answer": "no"})

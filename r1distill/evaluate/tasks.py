@@ -150,7 +150,7 @@ def rerun_band(task: Task, model: str, samples: int) -> tuple[float, float] | No
     edges = []
     for score, published in scores:
         independent = math.sqrt(score * (100 - score) / task.questions) if task.questions else None
-        deviation = independent if typical is None else max(typical, *own)
+        deviation = independent if typical is None else max([typical, *own])
         if deviation is None:
             return None
         half = Z_BAND * deviation * math.sqrt(1 / samples + 1 / (published.samples or task.samples))
