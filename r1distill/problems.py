@@ -132,7 +132,7 @@ def local_path(path: str) -> Path | None:
 
 
 def rows(
-    path: str, *, split: str, subset: str | None, revision: str | None, files: list[str] | None
+    path: str, *, split: str, subset: str | None, revision: str | None, files: list[str] | None = None
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """(place, row) for every row, where `place` is what an error message names."""
     if is_procedural(path):

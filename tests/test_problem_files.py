@@ -2,7 +2,11 @@
 
 import csv
 import gzip
+import importlib.util
 import json
+import os
+import subprocess
+import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -12,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_run import jsonl
+from small_run import ROOT, jsonl
 
 from r1distill.errors import UserError
 from r1distill.problem_files import files_of
@@ -131,3 +135,29 @@ def test_files_of_a_folder_are_those_that_are_asked_for(tmp_path: Path) -> None:
     assert len(load_problems(str(tmp_path), files=["test.jsonl"])) == 2
     assert len(load_problems(str(tmp_path))) == 6
     assert len(load_problems(str(tmp_path), files=["other.jsonl"])) == 6  # a copy under names of its owner's
+
+
+@pytest.mark.skipif(importlib.util.find_spec("datasets") is None, reason="needs datasets, of the extra train")
+def test_files_of_the_hub_are_read_from_its_cache_without_a_script(tmp_path: Path) -> None:
+    """What `hf download` leaves is found again by the commit, with no network; a file that is not there is named."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    snapshot = tmp_path / "hub" / "datasets--org--set" / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    written(snapshot, "test.jsonl", ROWS[:2])
+    written(snapshot, "test2.csv", ROWS[2:])
+    code = (
+        "from r1distill.problems import load_problems; import sys;"
+        f"print(*[p.answer for p in load_problems('org/set', files=sys.argv[1:], revision={commit!r})])"
+    )
+
+    def read(*files: str) -> Any:
+        return subprocess.run(
+            [sys.executable, "-c", code, *files], capture_output=True, text=True, cwd=tmp_path,
+            env={**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+
+    assert read("test.jsonl", "test2.csv").stdout == "2 3 4 5 6 7\n"
+    assert (
+        "problems: org/set/test3.jsonl is no local file and could not be read from the Hub"
+        in read("test3.jsonl").stderr
+    )

@@ -25,6 +25,7 @@ from r1distill.evaluate.tasks import (
     known_copy,
     load_task,
     published_scores,
+    published_with,
     rerun_band,
 )
 from r1distill.problems import load_problems, options_of
@@ -89,6 +90,20 @@ def test_the_published_scores_are_those_of_the_readme_of_r1() -> None:
         for name in ("aime24", "math500", "gpqa_diamond", "mmlu_pro")
     ]
     assert r1 == [79.8, 97.3, 71.5, 84.0]
+
+
+def test_scores_of_the_same_protocol_are_put_beside_ours() -> None:
+    task = load_task("aime24")
+    assert [
+        (published_with(task, name) or {})["scores"][STUDENTS[1]] for name in ("deepseek-r1", "open-r1", "sober")
+    ] == [
+        55.5,
+        50.8,
+        52.3,
+    ]
+    assert (published_with(task, "greedy") or {})["protocol"] == "deepseek-r1"
+    assert published_with(load_task("gsm8k"), "deepseek-r1") is None
+    assert published_with(load_task("codeforces"), "deepseek-r1") is None  # a rating is no pass@1
 
 
 # ------------------------------------------------------------ the data

@@ -8,7 +8,7 @@ import hashlib
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -129,6 +129,13 @@ def published_scores(task: Task, model: str, metric: str = "pass@1") -> list[tup
     """(score, where from) of a model, by its name with or without owner or folder, in the order of the file."""
     name = model.rstrip("/").rpartition("/")[2]
     return [(each.scores[name], each) for each in task.published if each.metric == metric and name in each.scores]
+
+
+def published_with(task: Task, protocol: str) -> dict[str, Any] | None:
+    """{"source", "protocol", "scores"} for summary.json: pass@1 as measured with `protocol`, else the first there is."""
+    tables = [each for each in task.published if each.metric == "pass@1"]
+    tables.sort(key=lambda each: each.protocol != protocol)  # stable: the first of the file stays first
+    return tables[0].model_dump(include={"source", "protocol", "scores"}) if tables else None
 
 
 def rerun_band(task: Task, model: str, samples: int) -> tuple[float, float] | None:
