@@ -253,7 +253,31 @@ def plan(
     room("plan.command").plan_command(run, recipe, gpus, given, json_only=as_json)
 
 
-stage_command("eval", "Score base, teacher and student: summary.json.")
+@app.command("eval")
+def evaluate(
+    recipe: Annotated[
+        str | None, typer.Argument(metavar="[RECIPE]", help="As for the other stages.", show_default=False)
+    ] = None,
+    overrides: Overrides = None,
+    dry_run: DryRun = False,
+    redo: Redo = False,
+    as_list: Annotated[bool, typer.Option("--list", help="Print the benchmarks and protocols there are.")] = False,
+    published: Annotated[
+        str, typer.Option("--published", metavar="MODEL", help="Whose published scores --list shows.")
+    ] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="--list for machines, with every prompt.")] = False,
+) -> None:
+    """Score base, teacher and student: summary.json. With --list, what they can be scored on."""
+    if as_list:
+        if recipe is not None:
+            raise UserError("eval --list takes no recipe")
+        room("evaluate.listing").list_benchmarks(published, as_json=as_json)
+    elif published or as_json:
+        raise UserError("eval --published and --json need --list")
+    elif recipe is None:
+        raise UserError("eval needs a recipe, or --list")
+    else:
+        work(recipe, overrides, ("eval",), dry_run, redo)
 
 
 @app.command()

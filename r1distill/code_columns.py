@@ -97,16 +97,28 @@ def live_code_bench(row: Row) -> Tests | None:
     if "public_test_cases" not in row:
         return None
     cases = json.loads(row["public_test_cases"]) + unpacked(row.get("private_test_cases") or "[]")
-    metadata = json.loads(row.get("metadata") or "{}")
-    if name := metadata.get("func_name"):
-        inputs = [[json.loads(line) for line in case["input"].split("\n")] for case in cases]
+    name = json.loads(row.get("metadata") or "{}").get("func_name")
+    return live_code_bench_tests([case["input"] for case in cases], [case["output"] for case in cases], name)
+
+
+def sandbox_fusion(row: Row) -> Tests | None:
+    """SandboxFusion's copy of LiveCodeBench: `test` is {"input_output": JSON}, packed as there."""
+    if not {"content", "labels", "test"} <= row.keys():
+        return None
+    cases = json.loads(plain_value(row["test"])["input_output"])
+    return live_code_bench_tests(cases["inputs"], cases["outputs"], cases.get("fn_name"))
+
+
+def live_code_bench_tests(inputs: list[str], outputs: list[str], name: str | None) -> Tests | None:
+    """Arguments are JSON, a line each, where there is a function; numbers are compared exactly."""
+    if name:
         return {
             "type": "function",
             "entry_point": name,
-            "inputs": inputs,
-            "outputs": [json.loads(case["output"]) for case in cases],
+            "inputs": [[json.loads(line) for line in text.split("\n")] for text in inputs],
+            "outputs": [json.loads(text) for text in outputs],
         }
-    tests = pairs(cases)
+    tests = pairs([{"input": given, "output": said} for given, said in zip(inputs, outputs, strict=True)])
     return None if tests is None else {**tests, "tolerance": 0.0}
 
 
@@ -115,16 +127,26 @@ def unpacked(text: str) -> list[dict[str, Any]]:
     try:
         return json.loads(text)
     except ValueError:
-        stream = zlib.decompressobj()
+        return json.loads(plain_value(text))
+
+
+def plain_value(text: str) -> Any:
+    """What is pickled, of plain values alone, in zlib in base64. Raises ValueError where it is anything else, or too large."""
+    stream = zlib.decompressobj()
+    try:
         data = stream.decompress(base64.b64decode(text), MAX_UNPACKED_BYTES)
-        return json.loads(StringUnpickler(io.BytesIO(data)).load())
+        if not stream.eof:
+            raise ValueError(f"tests that are cut off, or unpack to more than {MAX_UNPACKED_BYTES:,} bytes")
+        return PlainUnpickler(io.BytesIO(data)).load()
+    except (zlib.error, pickle.UnpicklingError, EOFError, AttributeError, OverflowError) as error:
+        raise ValueError(f"tests that cannot be unpacked: {error}") from None
 
 
-class StringUnpickler(pickle.Unpickler):
+class PlainUnpickler(pickle.Unpickler):
     """A pickle is a program; without names to call it can only build plain values."""
 
     def find_class(self, module_name: str, global_name: str) -> Any:
-        raise pickle.UnpicklingError(f"{module_name}.{global_name} in a pickle that should be a string")
+        raise pickle.UnpicklingError(f"{module_name}.{global_name} in a pickle that should be plain values")
 
 
 def evalplus_release(row: Row) -> Tests | None:
@@ -219,6 +241,7 @@ READERS: tuple[Callable[[Row], Tests | None], ...] = (
     apps,
     code_contests,
     live_code_bench,
+    sandbox_fusion,
     evalplus_release,
     human_eval,
     mbpp,

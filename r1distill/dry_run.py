@@ -7,14 +7,14 @@ from typing import Any
 from r1distill.cache.settings import engine_of, scorer_of, why_not_scored
 from r1distill.console import say
 from r1distill.errors import UserError
+from r1distill.evaluate.protocols import asking_of
 from r1distill.evaluate.tasks import load_task
 from r1distill.gpus import visible_gpus
 from r1distill.pipeline import needed_by, statuses
-from r1distill.problems import local_path, read_problems
+from r1distill.problems import local_path, options_of, read_problems
 from r1distill.procedural import is_procedural
 from r1distill.prompting import load_prompt
 from r1distill.recipe import Recipe, refuse_missing
-from r1distill.resources import find_file
 from r1distill.run import Run
 from r1distill.sections import Verify
 from r1distill.train.stage import launch_command, resolved_launch
@@ -60,7 +60,7 @@ def plan_generate(recipe: Recipe) -> list[str]:
         lines.append(f"problems  {section.path} ({split}) from the Hub{limit} (not fetched in a dry run)")
     else:
         tolerate = "unusable" if section.check else "expected"
-        reading = read_problems(section.path, columns=section.columns, limit=section.limit, tolerate=tolerate)
+        reading = read_problems(section.path, **options_of(section), tolerate=tolerate)
         total = len(reading.problems) * settings.samples
         unusable = f"{len(reading.unusable):,} more set aside, " if reading.unusable else ""
         lines.append(
@@ -150,9 +150,14 @@ def plan_eval(recipe: Recipe) -> list[str]:
     lines = [f"models    {', '.join(settings.models)}{options(settings.engine)}"]
     for name in settings.tasks:
         task = load_task(name)
-        prompt = load_prompt(task.prompt, settings.prefill)
-        temperature = task.temperature if settings.temperature is None else settings.temperature
-        top_p = task.top_p if settings.top_p is None else settings.top_p
+        asking = asking_of(
+            task,
+            samples=settings.samples,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            max_tokens=settings.max_tokens,
+            prefill=settings.prefill,
+        )
         source = task.data.path
         try:
             found = local_path(source)
@@ -160,9 +165,9 @@ def plan_eval(recipe: Recipe) -> list[str]:
         except UserError as error:
             raise UserError(f"task {name}: {error}") from None
         lines.append(
-            f"{name:<9} {task.title}: {settings.samples or task.samples} samples a question, temperature {temperature:g}, "
-            f"top_p {top_p:g}, at most {settings.max_tokens or task.max_tokens:,} tokens; "
-            f"{find_file(task.prompt, 'prompt').name} (sha256 {prompt.sha256[:12]}); {source}"
+            f"{name:<9} {task.title}: {asking.samples} samples a question, temperature {asking.temperature:g}, "
+            f"top_p {asking.top_p:g}, at most {asking.max_tokens:,} tokens; {Path(asking.prompt.name).name} (sha256 "
+            f"{asking.prompt.sha256[:12]}), protocol {asking.protocol} {asking.version} (sha256 {asking.sha256[:12]}); {source}"
         )
     return lines
 

@@ -17,6 +17,7 @@ from r1distill.console import clock as clock_text
 from r1distill.console import library_output_to, say
 from r1distill.errors import UserError, require_packages
 from r1distill.evaluate.contestants import check_contestants
+from r1distill.evaluate.protocols import asking_of
 from r1distill.evaluate.stage import eval_stage
 from r1distill.evaluate.tasks import load_task
 from r1distill.filter.stage import filter_stage
@@ -116,8 +117,11 @@ def inputs_of(stage: Stage, recipe: Recipe) -> dict[str, Any]:
     if stage.name == "eval":
         for name in recipe.eval.tasks:
             task = load_task(name)
-            flatten(f"eval.tasks.{name}", task.model_dump(exclude={"title", "license", "published"}), flat)
-            flat[f"eval.tasks.{name}.prompt.sha256"] = load_prompt(task.prompt, "").sha256
+            flatten(f"eval.tasks.{name}", task.model_dump(include={"name", "kind", "data"}), flat)
+            asking = asking_of(task)
+            flat[f"eval.tasks.{name}.protocol"] = f"{asking.protocol} {asking.version}"
+            flat[f"eval.tasks.{name}.protocol.sha256"] = asking.sha256
+            flat[f"eval.tasks.{name}.samples"] = asking.samples
             flat[f"eval.tasks.{name}.data.sha256"] = problems_sha256(task.data.path)
     return flat
 
@@ -330,7 +334,7 @@ def preflight(recipe: Recipe, names: list[str]) -> None:
         if not recipe.eval.tasks:
             raise UserError("eval.tasks is empty; name a task (r1distill run quickstart --dry-run shows one)")
         for name in recipe.eval.tasks:
-            load_prompt(load_task(name).prompt, "")
+            asking_of(load_task(name))
         check_contestants(recipe)
         if recipe.eval.models != ["teacher"] or recipe.teacher.backend == "vllm":
             require_packages("eval", "vllm")

@@ -11,7 +11,7 @@ from typing import Any
 from r1distill.console import say
 from r1distill.duplicates import Duplicate, find_duplicates
 from r1distill.errors import UserError
-from r1distill.problems import read_problems
+from r1distill.problems import options_of, read_problems
 from r1distill.records import Problem
 from r1distill.run import Run
 from r1distill.store import write_jsonl
@@ -30,15 +30,8 @@ def prepare_problems(run: Run) -> tuple[list[Problem], dict[str, int]]:
     Raises UserError for what cannot be read, and where nothing is left.
     """
     section = run.recipe.problems
-    reading = read_problems(
-        section.path,
-        split=section.split,
-        subset=section.subset,
-        revision=section.revision,
-        columns=section.columns,
-        limit=section.limit,
-        tolerate="unusable" if section.check else "expected",
-    )
+    tolerate = "unusable" if section.check else "expected"
+    reading = read_problems(section.path, **options_of(section), tolerate=tolerate)
     problems = reading.problems
     set_aside: list[SetAside] = [(unusable.problem, unusable.reason) for unusable in reading.unusable]
     with open_pool(run.recipe.verify) as pool:

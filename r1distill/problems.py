@@ -1,22 +1,23 @@
-"""Problems from JSONL, Parquet, a folder of either, or the Hub, each checked before anything is sampled."""
+"""Problems from files, a folder of them, or the Hub, each checked before anything is sampled."""
 
-import importlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import pyarrow.parquet as pq
-
+from r1distill.benchmark_columns import as_question
 from r1distill.code_columns import pairs, read_tests
-from r1distill.errors import UserError, require_packages
+from r1distill.errors import UserError
+from r1distill.problem_files import ALONE, SUFFIXES, file_rows, files_of, hub_file_rows, hub_rows
 from r1distill.procedural import check_path, is_procedural, procedural_rows
 from r1distill.prompting import LETTERS
 from r1distill.public_columns import TEXT_COLUMNS, adapted, is_no_answer, why_no_answer
 from r1distill.records import Kind, Problem
 from r1distill.resources import find_file
+from r1distill.sections import Between, Problems
 from r1distill.verify.code import kind_of_tests
 from r1distill.verify.extract import last_boxed
 
@@ -35,7 +36,10 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "date": ("date", "contest_date"),
 }
 MAX_ANSWER_IN_SOLUTION = 100  # characters: a longer solution without a box or #### is a text, and not an answer
-KEPT_IN_META = ("level", "subject", "difficulty", "rating", "problem_type", "question_type", "unique_id")
+KEPT_IN_META = (
+    *("level", "subject", "difficulty", "rating", "problem_type", "question_type", "unique_id"),
+    *("task_id", "question_id", "contest_id", "platform", "starter_code"),
+)
 
 
 class Unusable(UserError):
@@ -58,6 +62,12 @@ class Reading:
     unusable: list[Unusable] = field(default_factory=list)
 
 
+def options_of(section: Problems) -> dict[str, Any]:
+    """The options of read_problems that a section [problems], or [data] of a task, asks for."""
+    names = ("split", "subset", "revision", "columns", "files", "where", "limit")
+    return {name: getattr(section, name) for name in names}
+
+
 def load_problems(path: str, **options: Any) -> list[Problem]:
     """The problems alone, of options as those of read_problems; an unusable one raises UserError."""
     return read_problems(path, **options).problems
@@ -70,6 +80,8 @@ def read_problems(
     subset: str | None = None,
     revision: str | None = None,
     columns: dict[str, str] | None = None,
+    files: list[str] | None = None,
+    where: Mapping[str, Any] | None = None,
     limit: int | None = None,
     tolerate: Literal["none", "expected", "unusable"] = "none",
 ) -> Reading:
@@ -82,7 +94,9 @@ def read_problems(
         raise UserError(f"problems.columns: unknown {', '.join(sorted(unknown))}; known: {', '.join(COLUMNS)}")
     problems: dict[str, Problem] = {}
     reading = Reading([])
-    for place, row in rows(path, split=split, subset=subset, revision=revision):
+    for place, row in rows(path, split=split, subset=subset, revision=revision, files=files):
+        if where and not is_selected(row, where, place):
+            continue
         try:
             problem = to_problem(row, place, columns or {}, default_source=path)
         except Unusable as unusable:
@@ -95,7 +109,8 @@ def read_problems(
         if len(problems) == limit:
             break
     if not problems and not reading.unusable:
-        raise UserError(f"{path}: no problems in it; it needs at least one")
+        which = f" that are {dict(where)}" if where else ""
+        raise UserError(f"{path}: no problems in it{which}; it needs at least one")
     reading.problems = list(problems.values())
     return reading
 
@@ -111,88 +126,76 @@ def local_path(path: str) -> Path | None:
     try:
         return find_file(path, "problems")
     except UserError:
-        if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", path) and not path.endswith((".jsonl", ".parquet", ".json")):
+        if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", path) and not path.endswith((*SUFFIXES, *ALONE)):
             return None
         raise
 
 
-def files_of(path: Path) -> list[Path]:
-    """The file itself, or all of a folder that problems can be in, sorted."""
-    if not path.is_dir():
-        return [path]
-    return sorted(file for file in path.rglob("*") if file.suffix in (".jsonl", ".parquet") and file.is_file())
-
-
-def rows(path: str, *, split: str, subset: str | None, revision: str | None) -> Iterator[tuple[str, dict[str, Any]]]:
+def rows(
+    path: str, *, split: str, subset: str | None, revision: str | None, files: list[str] | None = None
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """(place, row) for every row, where `place` is what an error message names."""
     if is_procedural(path):
         yield from procedural_rows(path)
         return
     found = local_path(path)
     if found is None:
-        yield from hub_rows(path, split=split, subset=subset, revision=revision)
+        if files:
+            yield from hub_file_rows(path, files, revision=revision)
+        else:
+            yield from hub_rows(path, split=split, subset=subset, revision=revision)
         return
-    files = files_of(found)
-    if not files:
-        raise UserError(f"{path}: a folder without .jsonl or .parquet files")
-    for file in files:
-        yield from parquet_rows(file) if file.suffix == ".parquet" else jsonl_rows(file)
+    local = files_of(found)
+    if files and found.is_dir():  # a copy of the Hub's folder may hold the files of later releases too
+        local = [file for file in local if file.name in files] or local
+    if not local:
+        raise UserError(f"{path}: a folder without {', '.join(SUFFIXES)} files")
+    for file in local:
+        yield from file_rows(file)
 
 
-def jsonl_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    try:
-        lines = file.open("rb")
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read: {error.strerror}; correct problems.path") from None
-    with lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            place = f"{file}:{number}"
-            try:
-                row = json.loads(line)
-                if b"\\u" in line:
-                    json.dumps(row, ensure_ascii=False).encode()  # half of a surrogate pair is no text
-            except (ValueError, RecursionError) as error:
-                raise UserError(f"{place}: not valid JSON ({error}); mend or delete the line") from None
-            if not isinstance(row, dict):
-                raise UserError(f"{place}: a JSON object is needed, this is a {type(row).__name__}")
-            yield place, row
+def is_selected(row: dict[str, Any], where: Mapping[str, Any], place: str) -> bool:
+    """Whether a row is one of those that `problems.where` takes. Raises UserError where it has no such column.
+
+    A bound is compared with as much of a text as it has characters: every day of January is at most "2025-01".
+    """
+    for column, wanted in where.items():
+        if column not in row:
+            raise UserError(
+                f"{place}: no column {column}, which problems.where asks for; known: {', '.join(sorted(row))}"
+            )
+        value = row[column]
+        value = value.isoformat() if isinstance(value, date) else value
+        if not isinstance(wanted, Between):
+            if (value if value is not None else "") != wanted:
+                return False
+            continue
+        if not is_within(value, wanted):
+            return False
+    return True
 
 
-def parquet_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    number = 0
-    try:
-        with pq.ParquetFile(file) as parquet:
-            for batch in parquet.iter_batches(batch_size=1000):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield f"{file}:{number}", row
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{file}: not a readable Parquet file: {reason}; write it again, or delete it") from None
-
-
-def hub_rows(
-    path: str, *, split: str, subset: str | None, revision: str | None
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    require_packages(f"reading {path} from the Hub", "datasets")
-    datasets = importlib.import_module("datasets")
-    try:
-        rows: Iterable[dict[str, Any]] = datasets.load_dataset(path, subset, split=split, revision=revision)
-    except (OSError, ValueError) as error:  # not found, no network, no such split: all of them are one of these two
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(
-            f"problems: {path} is no local file and could not be read from the Hub: {reason}; "
-            "give a local path, or check the id, the split and the network"
-        ) from None
-    for number, row in enumerate(rows, 1):
-        yield f"{path}[{split}]:{number}", row
+def is_within(value: Any, bounds: Between) -> bool:
+    """Whether a value is within the bounds; one of another type, or none at all, is not."""
+    for limit, is_lower in ((bounds.at_least, True), (bounds.at_most, False)):
+        if limit is None:
+            continue
+        part: Any = value[: len(limit)] if isinstance(value, str) and isinstance(limit, str) else value
+        if part is None or isinstance(part, str) != isinstance(limit, str):
+            return False
+        if (part < limit) if is_lower else (part > limit):
+            return False
+    return True
 
 
 def to_problem(row: dict[str, Any], place: str, columns: dict[str, str], default_source: str) -> Problem:
     """One row as a Problem, its columns mapped by `columns` (ours to theirs) and then by COLUMNS."""
-    row = adapted(row)
+    try:
+        row = as_question(adapted(row))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{place}: its question cannot be read ({type(error).__name__}: {error}); mend the row"
+        ) from None
     names = {ours: (columns[ours],) if ours in columns else theirs for ours, theirs in COLUMNS.items()}
     values = {ours: first_value(row, theirs) for ours, theirs in names.items()}
     text = values["problem"]
@@ -210,10 +213,10 @@ def to_problem(row: dict[str, Any], place: str, columns: dict[str, str], default
         "choices": None if choices is None else [str(choice) for choice in choices],
         "source": str(values["source"] or default_source),
         "license": str(values["license"] or ""),
-        "date": str(values["date"] or ""),
+        "date": values["date"].isoformat() if isinstance(values["date"], date) else str(values["date"] or ""),
         "meta": {
             **(table(row.get("meta"), "meta", place) or {}),
-            **{key: row[key] for key in KEPT_IN_META if row.get(key) is not None},
+            **{key: row[key] for key in KEPT_IN_META if row.get(key) not in (None, "")},
         },
     }
     try:

@@ -1,6 +1,7 @@
 """The one way to turn a problem into what a model reads, and a reply into its thinking and its answer."""
 
 import hashlib
+import json
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -11,19 +12,29 @@ from r1distill.resources import read_file
 
 THINK_START, THINK_END = "<think>", "</think>"
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+CHOICE_LINE = "{letter}. {choice}"
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A prompt file and the start of the reply that is forced on the model."""
+    """A prompt file and the start of the reply that is forced on the model.
+
+    `starter_text` is asked instead of `text` where a problem comes with code to complete; without it that code is put
+    below the problem. `choice_line` is how an option is written.
+    """
 
     name: str
     text: str
     prefill: str
+    starter_text: str = ""
+    choice_line: str = CHOICE_LINE
 
     @property
     def sha256(self) -> str:
-        return hashlib.sha256(self.text.encode()).hexdigest()
+        """Of all that makes the user message; of the text of the file alone where there is nothing else."""
+        if not self.starter_text and self.choice_line == CHOICE_LINE:
+            return hashlib.sha256(self.text.encode()).hexdigest()
+        return hashlib.sha256(json.dumps([self.text, self.starter_text, self.choice_line]).encode()).hexdigest()
 
     def user_message(self, problem: Problem) -> str:
         """The prompt with the problem put in, in one pass: what a question says in braces stays as it is, as does `\\boxed{}`.
@@ -34,16 +45,28 @@ class Prompt:
             raise UserError(
                 f"prompt {self.name}: has no {{choices}} in it, which choice problems need; use prompts/choice.txt"
             )
-        choices = [f"{letter}. {choice}" for letter, choice in zip(LETTERS, problem.choices or [], strict=False)]
-        values = {"{problem}": problem.problem, "{choices}": "\n".join(choices)}
-        return re.sub(r"\{problem\}|\{choices\}", lambda place: values[place[0]], self.text)
+        choices = [
+            self.choice_line.replace("{letter}", letter).replace("{choice}", choice)
+            for letter, choice in zip(LETTERS, problem.choices or [], strict=False)
+        ]
+        question, starter = problem.problem, problem.meta.get("starter_code") or ""
+        if starter and not self.starter_text:
+            question = f"{question}\n\n```python\n{starter.strip()}\n```"
+        values = {"{problem}": question, "{choices}": "\n".join(choices), "{starter_code}": starter}
+        text = self.starter_text if starter and self.starter_text else self.text
+        return re.sub("|".join(map(re.escape, values)), lambda place: values[place[0]], text)
 
 
 def load_prompt(name: str, prefill: str) -> Prompt:
-    text = read_file(name, "prompt").rstrip("\n")
+    return Prompt(name, prompt_text(name), prefill)
+
+
+def prompt_text(name: str) -> str:
+    """The text of a prompt file, without the line end of its last line. Raises UserError where it asks nothing."""
+    text = read_file(name, "prompt").removesuffix("\n")
     if "{problem}" not in text:
         raise UserError(f"prompt {name}: has no {{problem}} in it, so every question would be the same")
-    return Prompt(name, text, prefill)
+    return text
 
 
 def render(tokenizer: Any, user_message: str) -> str:

@@ -196,8 +196,9 @@ def known_keys(model: type[BaseModel], location: list[str]) -> list[str]:
     section: Any = model
     parts = iter(location)
     for part in parts:
-        field = section.model_fields[part]
-        section = section_of(field)
+        if (field := section.model_fields.get(part)) is None:
+            continue  # the kind of a section where there are several
+        section = section_of(field) or section
         if get_origin(field.annotation) in (list, dict):
             next(parts, None)  # the place in a list of sections, or the name of one
     return list(section.model_fields)

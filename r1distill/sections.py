@@ -9,17 +9,30 @@ from pydantic import Field, model_validator
 from r1distill.section import Section
 
 
+class Between(Section):
+    """The bounds of a column in `problems.where`, both inclusive."""
+
+    at_least: int | float | str | None = None
+    """The smallest value, or the first day of a window."""
+    at_most: int | float | str | None = None
+    """The largest value, or the last day: `"2025-01"` takes in all of January."""
+
+
 class Problems(Section):
     """What is asked."""
 
     path: str = Field(default="", min_length=1)
-    """For `generate`: JSONL or Parquet file, a folder of them, a Hub dataset id, or `reasoning_gym:TASK,…?size=…&seed=…`."""
+    """For `generate`: JSONL, JSON, CSV or Parquet file, a folder, a Hub dataset id, `reasoning_gym:TASK,…?size=…&seed=…`."""
     split: str = "train"
     """Split of a Hub dataset."""
     subset: str | None = None
     """Configuration name of a Hub dataset."""
     revision: str | None = None
     """Git revision of a Hub dataset."""
+    files: list[str] | None = None
+    """Files of a Hub dataset instead of a split, for sets that only a script of theirs would load."""
+    where: dict[str, bool | int | str | Between] = {}
+    """Take these rows only, by the set's own columns: `{ contest_date = { at_least = "2024-08", at_most = "2025-01" } }`."""
     columns: dict[str, str] = {}
     """Renames columns to ours where the built-in table does not know them: `{ answer = "final_answer" }`."""
     limit: int | None = Field(default=None, ge=1)

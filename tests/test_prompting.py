@@ -76,3 +76,31 @@ def test_a_prompt_without_a_place_for_the_problem_is_refused(tmp_path: Path) -> 
     (tmp_path / "p.txt").write_text("Solve it.")
     with pytest.raises(UserError, match=r"p\.txt: has no \{problem\} in it"):
         load_prompt(str(tmp_path / "p.txt"), "")
+
+
+def test_code_to_complete_goes_where_the_prompt_has_a_place_for_it_and_else_below_the_question() -> None:
+    starter = "class Solution:\n    def f(self):\n        "
+    problem = Problem("Do {starter_code}.", kind="code", meta={"starter_code": starter})
+    below = Prompt("p", "{problem}\nThink.", "").user_message(problem)
+    assert below == "Do {starter_code}.\n\n```python\nclass Solution:\n    def f(self):\n```\nThink."
+    both = Prompt("p", "{problem}", "", starter_text="Complete «{starter_code}» for {problem}")
+    assert both.user_message(problem) == f"Complete «{starter}» for Do {{starter_code}}."
+    assert both.user_message(Problem("Do it.", kind="code")) == "Do it."
+
+
+def test_options_are_written_as_the_prompt_says() -> None:
+    problem = Problem("Which?", kind="choice", answer="A", choices=["{letter}", "y"])
+    message = Prompt("p", "{problem}\n{choices}", "", choice_line="{letter}: {choice}").user_message(problem)
+    assert message == "Which?\nA: {letter}\nB: y"
+
+
+def test_the_hash_of_a_plain_prompt_is_that_of_its_text_and_any_more_is_another() -> None:
+    plain = Prompt("p", "{problem}", "<think>\n")
+    assert plain.sha256 == hashlib.sha256(b"{problem}").hexdigest()
+    more = [Prompt("p", "{problem}", "", starter_text="x"), Prompt("p", "{problem}", "", choice_line="{choice}")]
+    assert len({plain.sha256, *(prompt.sha256 for prompt in more)}) == 3
+
+
+def test_a_prompt_loses_its_last_line_end_and_no_more(tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("{problem}\n```\n\n")
+    assert load_prompt(str(tmp_path / "p.txt"), "").text == "{problem}\n```\n"

@@ -12,6 +12,7 @@ from small_run import ROOT, recipe_file, settings, small_run
 
 from r1distill.dry_run import show_plan
 from r1distill.errors import UserError
+from r1distill.evaluate.protocols import asking_of
 from r1distill.evaluate.tasks import load_task
 from r1distill.pipeline import names_of_run
 from r1distill.recipe import Recipe, all_keys, apply_override, find_recipe, load_recipe, refuse_missing
@@ -78,7 +79,10 @@ def test_an_unknown_key_names_the_key_that_was_meant(tmp_path: Path, override: s
         ("train.dtype=float16", ("train.dtype = 'float16'", "'bfloat16' or 'float32'")),
         ('eval.models=["pupil"]', ('"pupil" is none of base, teacher, student, and no folder or Hub id',)),
         ('eval.candidates.base={ model = "org/m" }', ("candidates.base: a name is", "none of base, teacher, student")),
-        ('eval.candidates.a={ model = "m", urls = ["http://x/v1"], adapter = "x" }', ("adapter means nothing", "remove it")),
+        (
+            'eval.candidates.a={ model = "m", urls = ["http://x/v1"], adapter = "x" }',
+            ("adapter means nothing", "remove it"),
+        ),
         ("eval.models=[]", ("eval.models = []", "at least 1")),
         ("train.peft=8", ("train.peft = 8", "dictionary")),
         ("generate=8", ("generate = 8", "Generate")),
@@ -327,7 +331,7 @@ def test_every_shipped_task_loads() -> None:
     assert "quickstart" in names
     for name in names:
         assert load_task(name).name == name
-        assert "{problem}" in read_file(load_task(name).prompt, "prompt")
+        assert "{problem}" in asking_of(load_task(name)).prompt.text
 
 
 def test_a_wrong_key_of_a_task_is_compared_with_those_of_tasks(tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ from r1distill.prompting import load_prompt
 from r1distill.recipe import Recipe
 from r1distill.resources import find_file
 from r1distill.run import Run
-from r1distill.train import loading, trainer
 from r1distill.sections import Candidate
+from r1distill.train import loading, trainer
 from r1distill.train.render import render_example
 from r1distill.train.saving import last_whole_checkpoint
 

@@ -33,7 +33,7 @@ from r1distill.doctor.training import check_training
 from r1distill.doctor.versions import check_attention, check_versions, installed_versions, requirements_of
 from r1distill.gpus import visible_gpus
 from r1distill.models import load_tokenizer
-from r1distill.problems import local_path, read_problems
+from r1distill.problems import local_path, options_of, read_problems
 from r1distill.procedural import is_procedural
 from r1distill.recipe import Recipe
 from r1distill.run import Run
@@ -187,8 +187,6 @@ def number_of_problems(recipe: Recipe) -> int | None:
     def count() -> int | None:
         if not is_procedural(section.path) and local_path(section.path) is None:
             return section.limit
-        return len(
-            read_problems(section.path, columns=section.columns, limit=section.limit, tolerate="unusable").problems
-        )
+        return len(read_problems(section.path, **options_of(section), tolerate="unusable").problems)
 
     return attempt("files", "problems", count)[0]  # what is wrong with them the stage `generate` says, one by one

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from r1distill.doctor.findings import Finding, attempt, error, ok, warning
 from r1distill.doctor.reading import Launch, Model
+from r1distill.evaluate.protocols import asking_of
 from r1distill.evaluate.tasks import Task, load_task
 from r1distill.problems import local_path
 from r1distill.procedural import is_procedural
@@ -47,10 +48,10 @@ def check_files(recipe: Recipe, run_folder: Path) -> tuple[list[Finding], list[T
         findings += problem
         if task is not None:
             tasks.append(task)
-            prompt, problem = attempt("files", f"{name}: prompt", lambda task=task: load_prompt(task.prompt, ""))
+            asking, problem = attempt("files", f"{name}: prompt", lambda task=task: asking_of(task))
             findings += problem
-            if prompt is not None:
-                prompts[name] = prompt.text
+            if asking is not None:
+                prompts[name] = asking.prompt.text
     if not recipe.eval.tasks:
         findings.append(warning("files", "eval.tasks", "empty", "the stage eval needs one", 'tasks = ["math500"]'))
     findings += check_writable(run_folder)

@@ -6,12 +6,12 @@ from typing import Any
 
 from r1distill.console import say
 from r1distill.evaluate.metrics import accuracy_interval, mean_of_tasks
+from r1distill.evaluate.protocols import asked, asking_of
 from r1distill.evaluate.tasks import Task, load_task
 from r1distill.generate.backend import Backend, Sampling
 from r1distill.generate.plan import Plan
 from r1distill.generate.stage import Job, problems_of, sample_jobs, teacher_backend, vllm_backend
 from r1distill.models import resolve_model
-from r1distill.prompting import load_prompt
 from r1distill.recipe import Recipe
 from r1distill.records import Problem, Trace, Verdict
 from r1distill.run import Clock, Run
@@ -23,7 +23,7 @@ def eval_stage(run: Run, clock: Clock) -> dict[str, Any]:
     """Score every model on every task. Returns {"tokens", "new_tokens", "accuracy", "ci95", "tasks"}."""
     settings = run.recipe.eval
     tasks = [load_task(name) for name in settings.tasks]
-    problems = {task.name: problems_of(limited(task, settings.limit)) for task in tasks}
+    problems = {task.name: asked(problems_of(limited(task, settings.limit)), asking_of(task)) for task in tasks}
     scores: dict[str, dict[str, dict[str, Any]]] = {task.name: {} for task in tasks}
     new_tokens = 0
     for role in settings.models:
@@ -121,19 +121,21 @@ def percent(summary: dict[str, Any]) -> str:
 def plan_of(run: Run, task: Task, role: str) -> Plan:
     settings = run.recipe.eval
     model, version = model_of(run, role)
+    asking = asking_of(
+        task,
+        samples=settings.samples,
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        max_tokens=settings.max_tokens,
+        prefill=settings.prefill,
+    )
     return Plan(
         model=model,
         version=version,
-        prompt=load_prompt(task.prompt, settings.prefill),
-        sampling=Sampling(
-            temperature=task.temperature if settings.temperature is None else settings.temperature,
-            top_p=task.top_p if settings.top_p is None else settings.top_p,
-            top_k=0,
-            max_tokens=settings.max_tokens or task.max_tokens,
-            logprobs=0,
-        ),
+        prompt=asking.prompt,
+        sampling=Sampling(asking.temperature, asking.top_p, asking.top_k, asking.max_tokens, logprobs=0),
         seed=run.recipe.seed,
-        samples=settings.samples or task.samples,
+        samples=asking.samples,
         stop_after_correct=0,
     )
 

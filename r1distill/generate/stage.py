@@ -20,7 +20,7 @@ from r1distill.generate.sampler import Work, sample_all
 from r1distill.generate.server import ServerBackend
 from r1distill.models import load_tokenizer, resolve_model
 from r1distill.problem_checks import prepare_problems
-from r1distill.problems import load_problems
+from r1distill.problems import load_problems, options_of
 from r1distill.prompting import load_prompt, template_sha256
 from r1distill.recipe import Recipe
 from r1distill.records import Outcome, Problem, Trace
@@ -75,14 +75,7 @@ def generate(run: Run, clock: Clock) -> dict[str, Any]:
 
 
 def problems_of(section: Problems) -> list[Problem]:
-    return load_problems(
-        section.path,
-        split=section.split,
-        subset=section.subset,
-        revision=section.revision,
-        columns=section.columns,
-        limit=section.limit,
-    )
+    return load_problems(section.path, **options_of(section))
 
 
 def plan_of(recipe: Recipe) -> Plan:

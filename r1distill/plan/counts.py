@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from r1distill.evaluate.protocols import asking_of
 from r1distill.evaluate.tasks import load_task
 from r1distill.plan.speed import samples_expected
-from r1distill.problems import local_path, read_problems
+from r1distill.problems import local_path, options_of, read_problems
 from r1distill.procedural import is_procedural
 from r1distill.run import Run
 from r1distill.sections import Problems
@@ -89,18 +90,13 @@ def counts_of(run: Run, given: Given, assumed: Assumed) -> Counts:
     return Counts(problems, problems * samples, tokens, examples, tokens + PROMPT_TOKENS)
 
 
-def problem_count(section: Problems, key: str, assumed: Assumed) -> int:
-    """Of a file, what it has; of a set on the Hub what it is known to have."""
+def problem_count(section: Problems, key: str, assumed: Assumed, known: int | None = None) -> int:
+    """Of a file, what it has; of a set on the Hub what it is known to have, by its benchmark's file or here."""
     path = local_path(section.path)
     if path is not None or is_procedural(section.path):
-        reading = read_problems(
-            section.path,
-            columns=section.columns,
-            limit=section.limit,
-            tolerate="unusable" if section.check else "expected",
-        )
-        return len(reading.problems)
-    rows = ROWS.get(section.path)
+        tolerate = "unusable" if section.check else "expected"
+        return len(read_problems(section.path, **options_of(section), tolerate=tolerate).problems)
+    rows = known or ROWS.get(section.path)
     if rows is None:
         rows = OTHER_PROBLEMS
         option = ": --problems" if key == "problems" else ""
@@ -114,9 +110,10 @@ def eval_tokens(run: Run, assumed: Assumed) -> dict[str, tuple[int, float]]:
     found = {}
     for name in settings.tasks:
         task = load_task(name)
-        rows = problem_count(task.data, f"task {name}", assumed)
-        replies = min(rows, settings.limit or rows) * (settings.samples or task.samples)
-        longest = settings.max_tokens or task.max_tokens
+        rows = problem_count(task.data, f"task {name}", assumed, task.questions)
+        asking = asking_of(task, samples=settings.samples, max_tokens=settings.max_tokens)
+        replies = min(rows, settings.limit or rows) * asking.samples
+        longest = asking.max_tokens
         found[name] = (replies, replies * min(EVAL_TOKENS, longest / 2))
     if found:
         assumed.say(f"{EVAL_TOKENS:,} tokens a reply while evaluating, at most half of its max_tokens")
