@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from r1distill.errors import UserError
 from r1distill.records import Problem
@@ -20,7 +20,8 @@ class Prompt:
     """A prompt file and the start of the reply that is forced on the model.
 
     `starter_text` is asked instead of `text` where a problem comes with code to complete; without it that code is put
-    below the problem. `choice_line` is how an option is written.
+    below the problem. `choice_line` is how an option is written. `system` is the system message, "" for none; "raw" gives the
+    model the text as it is, without a chat.
     """
 
     name: str
@@ -28,6 +29,8 @@ class Prompt:
     prefill: str
     starter_text: str = ""
     choice_line: str = CHOICE_LINE
+    system: str = ""
+    template: Literal["chat", "raw"] = "chat"
 
     @property
     def sha256(self) -> str:
@@ -69,7 +72,7 @@ def prompt_text(name: str) -> str:
     return text
 
 
-def render(tokenizer: Any, user_message: str) -> str:
+def render(tokenizer: Any, user_message: str, system: str = "") -> str:
     """The chat up to where the assistant's reply starts, without any forced start of that reply.
 
     R1's newer templates end in `<think>\\n` themselves; that belongs to the reply (it has to be taught, and put back in
@@ -81,10 +84,15 @@ def render(tokenizer: Any, user_message: str) -> str:
             "for a base model set train.chat_template (prompts/chatml.jinja, prompts/llama3.jinja)"
         )
     text = tokenizer.apply_chat_template(
-        [{"role": "user", "content": user_message}], tokenize=False, add_generation_prompt=True
+        [*of_system(system), {"role": "user", "content": user_message}], tokenize=False, add_generation_prompt=True
     )
     head, mark, tail = text.rpartition(THINK_START)
     return head if mark and not tail.strip() else text
+
+
+def of_system(system: str) -> list[dict[str, str]]:
+    """The message that it is, where there is one."""
+    return [{"role": "system", "content": system}] if system else []
 
 
 def template_sha256(tokenizer: Any) -> str | None:

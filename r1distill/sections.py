@@ -283,7 +283,7 @@ ROLES = ("base", "teacher", "student")
 
 
 class Eval(Section):
-    """How models are scored. A task's own file decides what is not set here."""
+    """How models are scored. The protocol and the task's own file decide what is not set here."""
 
     tasks: list[str] = []
     """Names of eval/*.toml, or paths of your own."""
@@ -291,18 +291,26 @@ class Eval(Section):
     """Whom to score: `base` (the student before training), `teacher`, `student`, a candidate's name, a folder, a Hub id."""
     candidates: dict[str, Candidate] = {}
     """Other models by a name of yours."""
+    protocol: str | None = Field(default=None, min_length=1)
+    """How questions are asked: a name of eval/protocols, or the path of one of yours; absent, what each task names."""
+    data: dict[str, str] = {}
+    """Where the questions of a task are instead of where its file says: `{ math500 = "data/math500.jsonl" }`."""
+    data_dir: str | None = None
+    """A folder with the benchmarks' files or folders by the names of the tasks, for those that `data` does not name."""
     samples: int | None = Field(default=None, ge=1)
-    """Samples for each question, instead of the task's."""
+    """Samples for each question, instead of the protocol's."""
     limit: int | None = Field(default=None, ge=1)
     """Only the first so many questions."""
     temperature: float | None = Field(default=None, ge=0)
-    """Instead of the task's."""
+    """Instead of the protocol's."""
     top_p: float | None = Field(default=None, gt=0, le=1)
-    """Instead of the task's."""
+    """Instead of the protocol's."""
     max_tokens: int | None = Field(default=None, ge=1)
-    """Instead of the task's."""
-    prefill: str = "<think>\n"
-    """Forced start of the reply, for every model alike."""
+    """Instead of the protocol's."""
+    prefill: str | None = None
+    """Forced start of the reply, instead of the protocol's."""
+    enough: float | None = Field(default=None, gt=0, lt=1)
+    """Stop taking samples of a benchmark whose interval over samples is no wider to either side: 0.01 is a point."""
     concurrency: int = Field(default=256, ge=1)
     """Requests in flight at once."""
     engine: dict[str, Any] = {}

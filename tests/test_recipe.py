@@ -158,9 +158,9 @@ def test_a_recipe_has_only_what_its_stages_need(tmp_path: Path) -> None:
     refuse_missing(recipe, "eval")
     with pytest.raises(UserError, match=r"^problems\.path and teacher\.model are missing, and generate needs them$"):
         refuse_missing(recipe, "generate", "problems.path", "teacher.model")
-    for given in ('problems.path=""', 'teacher.model=""', 'train.student=""'):
-        with pytest.raises(UserError, match=f"{given.partition('=')[0]} = ''"):
-            load_recipe(path, [given])
+    for empty in ('problems.path=""', 'teacher.model=""', 'train.student=""'):
+        with pytest.raises(UserError, match=f"{empty.partition('=')[0]} = ''"):
+            load_recipe(path, [empty])
 
 
 @pytest.mark.parametrize(

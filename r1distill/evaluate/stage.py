@@ -1,161 +1,200 @@
-"""The stage `eval`: base, teacher and student on the same questions, in the same way."""
+"""The stage `eval`: every model on every benchmark, each model's in one queue, with one start of its engine."""
 
-from collections import Counter, defaultdict
+import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from r1distill.console import say
-from r1distill.evaluate.metrics import accuracy_interval, mean_of_tasks
-from r1distill.evaluate.protocols import asked, asking_of
-from r1distill.evaluate.tasks import Task, load_task
-from r1distill.generate.backend import Backend, Sampling
+from r1distill.errors import UserError
+from r1distill.evaluate.benchmarks import Benchmark, lengths_so_far, open_benchmark
+from r1distill.evaluate.conditions import conditions_of, machine, note_conditions
+from r1distill.evaluate.contestants import Contestant, contestants_of
+from r1distill.evaluate.metrics import mean_of_tasks
+from r1distill.evaluate.summarise import summarise
+from r1distill.evaluate.tasks import published_with
+from r1distill.generate.backend import Sampling
 from r1distill.generate.plan import Plan
-from r1distill.generate.stage import Job, problems_of, sample_jobs, teacher_backend, vllm_backend
-from r1distill.models import resolve_model
-from r1distill.recipe import Recipe
-from r1distill.records import Problem, Trace, Verdict
+from r1distill.generate.stage import Job, sample_jobs
+from r1distill.records import Problem
 from r1distill.run import Clock, Run
-from r1distill.store import read_records, write_json, write_records
+from r1distill.store import read_json, write_json, write_records
+from r1distill.verify.early import EarlyVerdicts
+from r1distill.verify.pool import VerifierPool
+from r1distill.verify.settings import open_pool
 from r1distill.verify.stage import verify_traces
+
+FIRST_ROUND = 4  # samples of each question before `eval.enough` is looked at; then twice as many, and so on
+
+Summary = dict[str, Any]
 
 
 def eval_stage(run: Run, clock: Clock) -> dict[str, Any]:
     """Score every model on every task. Returns {"tokens", "new_tokens", "accuracy", "ci95", "tasks"}."""
-    settings = run.recipe.eval
-    tasks = [load_task(name) for name in settings.tasks]
-    problems = {task.name: asked(problems_of(limited(task, settings.limit)), asking_of(task)) for task in tasks}
-    scores: dict[str, dict[str, dict[str, Any]]] = {task.name: {} for task in tasks}
+    benchmarks = [open_benchmark(run.recipe, name) for name in run.recipe.eval.tasks]
+    contestants = contestants_of(run)
+    scores: dict[str, dict[str, Summary]] = {each.task.name: {} for each in benchmarks}
     new_tokens = 0
-    for role in settings.models:
-        jobs = [job_of(run, task, role, problems[task.name]) for task in tasks]
-        counts = sample_jobs(jobs, backend_of(run, role), run.recipe.verify, clock, settings.concurrency)
-        new_tokens += sum(count["new_tokens"] for count in counts)
-        for task, job in zip(tasks, jobs, strict=True):
-            scores[task.name][role] = score(run, task, role, job, clock)
-    for task in tasks:
-        # the last model (the student, where it is scored) at the top, everybody below
-        last = scores[task.name][settings.models[-1]]
-        write_json(run.evaluation / task.name / "summary.json", {**last, "models": scores[task.name]})
-    means = {role: mean_of_tasks([triple(scores[task.name][role]) for task in tasks]) for role in settings.models}
+    for contestant in contestants:
+        found, new = score_model(run, contestant, benchmarks, clock)
+        new_tokens += new
+        for name, summary in found.items():
+            scores[name][contestant.name] = summary
+            # the model that was scored last (the student, where it is) at the top, everybody below
+            write_json(run.evaluation / name / "summary.json", {**summary, "models": scores[name]})
+    means = {
+        each.name: mean_of_tasks([triple(of_task[each.name]) for of_task in scores.values()]) for each in contestants
+    }
     return {
-        "tokens": sum(summary["tokens"] for roles in scores.values() for summary in roles.values()),
+        "tokens": sum(summary["tokens"] for models in scores.values() for summary in models.values()),
         "new_tokens": new_tokens,
-        "accuracy": {role: accuracy for role, (accuracy, _, _) in means.items()},
-        "ci95": {role: [low, high] for role, (_, low, high) in means.items()},
+        "accuracy": {name: accuracy for name, (accuracy, _, _) in means.items()},
+        "ci95": {name: [low, high] for name, (_, low, high) in means.items()},
         "tasks": scores,
     }
 
 
-def job_of(run: Run, task: Task, role: str, problems: list[Problem]) -> Job:
-    folder = run.evaluation / task.name / role
-    write_records(folder / "problems.parquet", Problem, problems)
-    return Job(
-        f"eval {task.name} {role}",
-        plan_of(run, task, role),
-        problems,
-        folder / "journal",
-        folder / "traces" / "00000.parquet",
-    )
-
-
-def limited(task: Task, limit: int | None) -> Any:
-    return task.data.model_copy(update={"limit": limit}) if limit else task.data
-
-
-def triple(summary: dict[str, Any]) -> tuple[float, float, float]:
+def triple(summary: Summary) -> tuple[float, float, float]:
     return summary["pass@1"], summary["ci95"][0], summary["ci95"][1]
 
 
-def score(run: Run, task: Task, role: str, job: Job, clock: Clock) -> dict[str, Any]:
-    folder = run.evaluation / task.name / role
-    by_id = {problem.id: problem for problem in job.problems}
-    verdicts = folder / "verdicts.parquet"
-    outcomes, judge = verify_traces(
-        folder / "traces", verdicts, by_id, run.recipe.verify, clock, label=f"{job.label}: verify"
+def score_model(
+    run: Run, contestant: Contestant, benchmarks: list[Benchmark], clock: Clock
+) -> tuple[dict[str, Summary], int]:
+    """A model on all benchmarks: {task: summary}, and how many tokens were sampled now."""
+    settings = run.recipe.eval
+    scores: dict[str, Summary] = {}
+    started = time.monotonic()
+    with open_pool(run.recipe.verify) as pool, EarlyVerdicts(pool) as early:
+
+        def note(facts: dict[str, Any]) -> None:
+            for each in benchmarks:
+                folder = run.evaluation / each.task.name / contestant.name
+                note_conditions(folder, {"engine": facts, "seed": run.recipe.seed, **machine()})
+
+        def next_round(jobs: list[Job]) -> list[Job]:
+            """Score what is there, and return the jobs that want more samples."""
+            wanted = []
+            for job in jobs:
+                benchmark = next(each for each in benchmarks if each.task.name == job.name)
+                scores[job.name] = score(run, contestant, benchmark, job, clock, pool, early)
+                if more := more_samples(job.plan.samples, benchmark.asking.samples, scores[job.name], settings.enough):
+                    wanted.append(replace(job, plan=replace(job.plan, samples=more)))
+            return wanted
+
+        jobs = [job_of(run, contestant, each, early.submit) for each in benchmarks]
+        new_tokens = sample_jobs(
+            jobs, contestant.open(), run.recipe.verify, clock, settings.concurrency,
+            label=f"eval {contestant.name}: {len(jobs)} tasks", on_open=note, next_round=next_round,
+        )  # fmt: skip
+    if new_tokens:
+        seconds = time.monotonic() - started
+        speed = {"seconds": seconds, "tokens_per_second": new_tokens / seconds}
+        for name in scores:
+            scores[name] |= speed
+            write_json(run.evaluation / name / contestant.name / "summary.json", scores[name])
+    return scores, new_tokens
+
+
+def more_samples(taken: int, most: int, summary: Summary, enough: float | None) -> int | None:
+    """How many samples of each question to go on to; None where it is enough.
+
+    What is looked at is the interval over samples: that over questions gets no narrower by asking them again.
+    """
+    if taken >= most:
+        return None
+    low, high = summary["ci95_samples"]
+    if enough is not None and (high - low) / 2 <= enough:
+        return None
+    return min(2 * taken, most)
+
+
+def job_of(run: Run, contestant: Contestant, benchmark: Benchmark, submit: Callable[..., None]) -> Job:
+    name, asking = benchmark.task.name, benchmark.asking
+    folder = run.evaluation / name / contestant.name
+    write_records(folder / "problems.parquet", Problem, benchmark.problems)
+    by_id = {problem.id: problem for problem in benchmark.problems}
+    samples = asking.samples if run.recipe.eval.enough is None else min(FIRST_ROUND, asking.samples)
+    plan = Plan(
+        model=contestant.model,
+        version=contestant.version,
+        prompt=asking.prompt,
+        sampling=Sampling(asking.temperature, asking.top_p, asking.top_k, asking.max_tokens, logprobs=0),
+        seed=run.recipe.seed,
+        samples=samples,
+        stop_after_correct=0,
     )
-    summary = {**summarise(folder, task, job.plan, outcomes), **judge}
+    return Job(
+        f"eval {name} {contestant.name}",
+        plan,
+        benchmark.problems,
+        folder / "journal",
+        folder / "traces" / "00000.parquet",
+        name=name,
+        expected_tokens=lengths_so_far(run.evaluation / name),
+        on_trace=lambda trace: submit(by_id[trace.problem_id], trace),
+    )
+
+
+def score(
+    run: Run,
+    contestant: Contestant,
+    benchmark: Benchmark,
+    job: Job,
+    clock: Clock,
+    pool: VerifierPool,
+    early: EarlyVerdicts | None = None,
+) -> Summary:
+    """Verdicts and summary.json of a model on a task, from its traces."""
+    folder = run.evaluation / benchmark.task.name / contestant.name
+    by_id = {problem.id: problem for problem in benchmark.problems}
+    _, judge = verify_traces(
+        folder / "traces", folder / "verdicts.parquet", by_id, run.recipe.verify, clock,
+        label=f"{job.label}: verify", early=early,
+    )  # fmt: skip
+    summary = {**summarise(folder, about(run, contestant, benchmark, folder), pool), **judge}
+    if summary["samples"] != job.plan.samples or summary["n_problems"] != len(benchmark.problems):
+        raise UserError(
+            f"{folder}: {summary['n_problems']} questions with up to {summary['samples']} samples, and "
+            f"{len(benchmark.problems)} with {job.plan.samples} were asked for; run `r1distill eval` again"
+        )
     write_json(folder / "summary.json", summary)
     say(f"  {job.label}: {percent(summary)}, {summary['truncated']:.1%} truncated")
     return summary
 
 
-def summarise(folder: Path, task: Task, plan: Plan, outcomes: Counter[str]) -> dict[str, Any]:
-    """eval/TASK/MODEL/summary.json. A truncated or failed reply counts as wrong, and is reported apart."""
-    correct: dict[str, list[bool]] = defaultdict(list)
-    reasons: Counter[str] = Counter()
-    tokens = 0
-    verdicts = read_records(folder / "verdicts.parquet", Verdict)
-    for trace, verdict in zip(read_records(folder / "traces", Trace), verdicts, strict=True):
-        correct[trace.problem_id].append(verdict.outcome == "correct" and trace.finish_reason == "stop")
-        reasons[trace.finish_reason] += 1
-        tokens += trace.n_tokens
-    n_samples = reasons.total()
-    accuracy, low, high = accuracy_interval(list(correct.values()))
+def about(run: Run, contestant: Contestant, benchmark: Benchmark, folder: Path) -> Summary:
+    """What the records do not know."""
+    task, asking = benchmark.task, benchmark.asking
+    conditions = conditions_of(folder)
+    before = folder / "summary.json"
+    kept = read_json(before) if before.exists() else {}
     return {
         "task": task.name,
-        "model": plan.model,
-        "n_problems": len(correct),
-        "samples": plan.samples,
-        "pass@1": accuracy,
-        "ci95": [low, high],
-        "truncated": reasons["length"] / n_samples,
-        "no_answer": outcomes["no_answer"] / n_samples,
-        "verifier_timeout": outcomes["timeout"] / n_samples,
-        "failed": reasons["error"] / n_samples,
-        "tokens": tokens,
-        "mean_tokens": tokens / n_samples,
-        "outcomes": dict(outcomes),
-        "temperature": plan.sampling.temperature,
-        "top_p": plan.sampling.top_p,
-        "max_tokens": plan.sampling.max_tokens,
-        "prompt": plan.prompt.name,
-        "prompt_sha256": plan.prompt.sha256,
+        "title": task.title,
+        "model": contestant.model,
+        "protocol": asking.summary(),
+        "temperature": asking.temperature,
+        "top_p": asking.top_p,
+        "max_tokens": asking.max_tokens,
+        "prompt": asking.prompt.name,
+        "prompt_sha256": asking.prompt.sha256,
+        "conditions": {
+            "data_sha256": benchmark.sha256,
+            "prompt_sha256": asking.prompt.sha256,
+            "seed": run.recipe.seed,
+            **(conditions[-1] if conditions else {}),
+            **({"earlier": conditions[:-1]} if conditions[1:] else {}),
+        },
+        "published": published_with(task, asking.protocol),
+        "seconds": kept.get("seconds"),
+        "tokens_per_second": kept.get("tokens_per_second"),
     }
 
 
-def percent(summary: dict[str, Any]) -> str:
-    low, high = summary["ci95"]
-    return f"pass@1 {summary['pass@1']:.1%} (95 % {low:.1%} to {high:.1%})"
-
-
-def plan_of(run: Run, task: Task, role: str) -> Plan:
-    settings = run.recipe.eval
-    model, version = model_of(run, role)
-    asking = asking_of(
-        task,
-        samples=settings.samples,
-        temperature=settings.temperature,
-        top_p=settings.top_p,
-        max_tokens=settings.max_tokens,
-        prefill=settings.prefill,
+def percent(summary: Summary) -> str:
+    (low, high), (least, most) = summary["ci95"], summary["ci95_samples"]
+    return (
+        f"pass@1 {summary['pass@1']:.1%} (95 %: other questions {low:.1%} to {high:.1%}, these again {least:.1%} to {most:.1%})"
     )
-    return Plan(
-        model=model,
-        version=version,
-        prompt=asking.prompt,
-        sampling=Sampling(asking.temperature, asking.top_p, asking.top_k, asking.max_tokens, logprobs=0),
-        seed=run.recipe.seed,
-        samples=asking.samples,
-        stop_after_correct=0,
-    )
-
-
-def model_of(run: Run, role: str) -> tuple[str, str]:
-    """(name, version) of a model; the version of the student is the training that made it."""
-    recipe: Recipe = run.recipe
-    if role == "teacher":
-        return recipe.teacher.model, recipe.teacher.revision or ""
-    if role == "base":
-        return recipe.train.student, recipe.train.revision or ""
-    return str(run.student), (run.record("train") or {})["finished_at"]
-
-
-def backend_of(run: Run, role: str) -> Backend:
-    recipe = run.recipe
-    if role == "teacher":
-        return teacher_backend(recipe.teacher, logprobs=0)
-    if role == "base":
-        return vllm_backend(
-            resolve_model(recipe.train.student, "train.student"), recipe.train.revision, recipe.eval.engine, logprobs=0
-        )
-    return vllm_backend(str(run.student.resolve()), None, recipe.eval.engine, logprobs=0)

@@ -23,7 +23,10 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One sample to take of one user message. `name` is unique within a run."""
+    """One sample to take of one user message. `name` is unique within a run.
+
+    `raw`: the message is the text itself that the model goes on with, and no chat.
+    """
 
     name: str
     user_message: str
@@ -31,6 +34,8 @@ class Request:
     sampling: Sampling
     seed: int
     begun: "Begun | None" = None
+    system: str = ""
+    raw: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +85,10 @@ class Backend(Protocol):
     """
 
     async def sample(self, request: Request) -> Completion: ...
+
+    def facts(self) -> dict[str, Any]:
+        """What scores depend on besides the request: engine, version, number format, parallelism. Asked when it is open."""
+        ...
 
     async def __aenter__(self) -> "Backend": ...
 

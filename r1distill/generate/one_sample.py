@@ -34,6 +34,8 @@ async def take(
         prefill=plan.prompt.prefill,
         sampling=plan.sampling,
         seed=seed,
+        system=plan.prompt.system,
+        raw=plan.prompt.template == "raw",
     )
     if begun is not None:
         text = begun[0].text.removeprefix(plan.prompt.prefill)

@@ -34,6 +34,8 @@ class Plan:
             self.seed,
             # what is off leaves no mark, so that the samples of an earlier version stay good
             *([sampling.thinking_budget] if sampling.thinking_budget else []),
+            *([{"system": self.prompt.system}] if self.prompt.system else []),
+            *([{"template": self.prompt.template}] if self.prompt.template != "chat" else []),
         ]
         return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()[:32]
 

@@ -12,6 +12,7 @@ import asyncio
 import json
 import os
 import random
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +20,7 @@ import httpx
 
 from r1distill.errors import UserError
 from r1distill.generate.backend import Begun, Completion, Request, SampleFailed, overlong
+from r1distill.prompting import of_system
 from r1distill.generate.chat import PassingFault, Streamed, completion_of, events, without_surrogates
 
 FIRST_PAUSE_S = 1.0
@@ -41,6 +43,7 @@ class Server:
     rests_until: float = 0.0  # the loop's time, in seconds
     faults_in_a_row: int = 0
     context: int | None = None  # tokens of prompt and reply together, where the server tells
+    version: str | None = None  # of vLLM's server
 
 
 class ServerBackend:
@@ -96,10 +99,18 @@ class ServerBackend:
                     f"{server.url} does not serve {self.model}; it serves {', '.join(answer[:20])}: "
                     f"set {self.section}.model"
                 )
+        answering = [server for server, answer in zip(self.servers, answers, strict=True) if isinstance(answer, list)]
+        await asyncio.gather(*map(self.ask_version, answering))
         return self
 
     async def __aexit__(self, *exception: Any) -> None:
         await self.client.aclose()
+
+    async def ask_version(self, server: Server) -> None:
+        """vLLM's server tells its own; others may not know the question."""
+        with suppress(httpx.HTTPError, ValueError, KeyError, TypeError):
+            response = await self.client.get(f"{server.url.removesuffix('/v1')}/version", timeout=30.0)
+            server.version = str(response.json()["version"])[:50]
 
     async def served_models(self, server: Server) -> list[str] | str:
         """The models' names ([] where the server does not tell), or the fault in words."""
@@ -119,6 +130,9 @@ class ServerBackend:
             return list(lengths)
         except (ValueError, KeyError, TypeError, AttributeError):
             return []
+
+    def facts(self) -> dict[str, Any]:
+        return {"name": "server", "model": self.model, "versions": sorted({each.version or "unknown" for each in self.servers})}
 
     async def sample(self, request: Request) -> Completion:
         pause = FIRST_PAUSE_S
@@ -258,7 +272,7 @@ class ServerBackend:
         sampling = request.sampling
         body: dict[str, Any] = {
             "model": self.model,
-            "messages": [{"role": "user", "content": request.user_message}],
+            "messages": [*of_system(request.system), {"role": "user", "content": request.user_message}],
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "max_tokens": sampling.max_tokens,

@@ -43,6 +43,7 @@ class Job:
     journal: Path
     traces: Path
     cache: CacheWriter | None = None  # of the distributions, where they are kept
+    name: str = ""
     expected_tokens: Mapping[str, float] | None = None  # of a reply to a problem: the longest first
     on_trace: Callable[[Trace], None] | None = None  # told of each new one
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import os
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Any, get_args
 import numpy as np
 from transformers import AutoTokenizer
 from vllm import SamplingParams
+from vllm import __version__ as vllm_version
 from vllm.config.lora import MaxLoRARanks
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.logprobs import FlatLogprobs
@@ -27,7 +29,7 @@ from r1distill.generate.engine_arguments import engine_arguments, prepare_for_cp
 from r1distill.generate.repetition import is_degenerate
 from r1distill.generate.signals import TokenSignals, joined, measure
 from r1distill.process import children_die_with_me
-from r1distill.prompting import THINK_END, encode, encode_prompt, render
+from r1distill.prompting import THINK_END, encode, encode_prompt, render, template_sha256
 from r1distill.records import FinishReason
 from r1distill.store import read_json
 
@@ -81,8 +83,31 @@ class VllmEngine:
         self.engine.shutdown(timeout=None if exception[0] is None else SHUTDOWN_S)
         del self.engine  # its __del__ would run when the interpreter is half gone, and say so on the terminal
 
+    def facts(self) -> dict[str, Any]:
+        config = self.engine.vllm_config
+        parallel, model = config.parallel_config, config.model_config
+        return {
+            "name": "vllm",
+            "version": vllm_version,
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "quantization": model.quantization,
+            "max_model_len": model.max_model_len,
+            "tensor_parallel_size": parallel.tensor_parallel_size,
+            "pipeline_parallel_size": parallel.pipeline_parallel_size,
+            "data_parallel_size": parallel.data_parallel_size,
+            "max_num_seqs": config.scheduler_config.max_num_seqs,
+            "enforce_eager": model.enforce_eager,
+            "batch_invariant": os.environ.get("VLLM_BATCH_INVARIANT", "0") == "1",
+            "chat_template_sha256": template_sha256(self.tokenizer),
+            "adapter": self.adapter.lora_path if self.adapter else None,
+        }
+
     async def sample(self, request: Request) -> Completion:
-        prompt = encode_prompt(self.tokenizer, render(self.tokenizer, request.user_message), request.prefill)
+        if request.raw:  # with the tokens that this tokenizer puts around a text, such as its beginning
+            prompt = [*self.tokenizer(request.user_message)["input_ids"], *encode(self.tokenizer, request.prefill)]
+        else:
+            rendered = render(self.tokenizer, request.user_message, request.system)
+            prompt = encode_prompt(self.tokenizer, rendered, request.prefill)
         begun: list[int] = []
         if request.begun:
             begun = [*(request.begun.token_ids or []), *encode(self.tokenizer, request.begun.forced)]
