@@ -28,7 +28,7 @@ from r1distill.verify import VerifierPool
 from r1distill.verify.code import CodeSettings
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
-SETTINGS = CodeSettings(total_timeout_s=120, memory_gb=4)
+SETTINGS = CodeSettings(total_timeout_s=300, memory_gb=4)  # Mbpp/599 took 105 s on two busy cores
 THINKING = "<think>\nx\n</think>\n\n"
 EMPTY = ("", THINKING)
 # whose canonical solutions fail, and why
