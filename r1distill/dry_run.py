@@ -7,7 +7,7 @@ from typing import Any
 from r1distill.cache.settings import engine_of, scorer_of, why_not_scored
 from r1distill.console import say
 from r1distill.errors import UserError
-from r1distill.evaluate.protocols import asking_of
+from r1distill.evaluate.benchmarks import asking_in, data_in
 from r1distill.evaluate.tasks import load_task
 from r1distill.gpus import visible_gpus
 from r1distill.pipeline import needed_by, statuses
@@ -150,15 +150,8 @@ def plan_eval(recipe: Recipe) -> list[str]:
     lines = [f"models    {', '.join(settings.models)}{options(settings.engine)}"]
     for name in settings.tasks:
         task = load_task(name)
-        asking = asking_of(
-            task,
-            samples=settings.samples,
-            temperature=settings.temperature,
-            top_p=settings.top_p,
-            max_tokens=settings.max_tokens,
-            prefill=settings.prefill,
-        )
-        source = task.data.path
+        asking = asking_in(recipe, task)
+        source = data_in(recipe, task).path
         try:
             found = local_path(source)
             source = str(found or source) if found or is_procedural(source) else f"{source} from the Hub"

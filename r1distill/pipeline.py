@@ -16,8 +16,8 @@ from r1distill.cache.stage import cache_stage
 from r1distill.console import clock as clock_text
 from r1distill.console import library_output_to, say
 from r1distill.errors import UserError, require_packages
+from r1distill.evaluate.benchmarks import asking_in, data_in
 from r1distill.evaluate.contestants import check_contestants
-from r1distill.evaluate.protocols import asking_of
 from r1distill.evaluate.stage import eval_stage
 from r1distill.evaluate.tasks import load_task
 from r1distill.filter.stage import filter_stage
@@ -118,11 +118,11 @@ def inputs_of(stage: Stage, recipe: Recipe) -> dict[str, Any]:
         for name in recipe.eval.tasks:
             task = load_task(name)
             flatten(f"eval.tasks.{name}", task.model_dump(include={"name", "kind", "data"}), flat)
-            asking = asking_of(task)
+            asking = asking_in(recipe, task)
             flat[f"eval.tasks.{name}.protocol"] = f"{asking.protocol} {asking.version}"
             flat[f"eval.tasks.{name}.protocol.sha256"] = asking.sha256
             flat[f"eval.tasks.{name}.samples"] = asking.samples
-            flat[f"eval.tasks.{name}.data.sha256"] = problems_sha256(task.data.path)
+            flat[f"eval.tasks.{name}.data.sha256"] = problems_sha256(data_in(recipe, task).path)
     return flat
 
 
@@ -334,7 +334,9 @@ def preflight(recipe: Recipe, names: list[str]) -> None:
         if not recipe.eval.tasks:
             raise UserError("eval.tasks is empty; name a task (r1distill run quickstart --dry-run shows one)")
         for name in recipe.eval.tasks:
-            asking_of(load_task(name))
+            task = load_task(name)
+            asking_in(recipe, task)
+            local_path(data_in(recipe, task).path)
         check_contestants(recipe)
         if recipe.eval.models != ["teacher"] or recipe.teacher.backend == "vllm":
             require_packages("eval", "vllm")

@@ -317,6 +317,12 @@ class Eval(Section):
     """vLLM's engine arguments for all but the teacher, which is scored with `[teacher]`."""
 
     @model_validator(mode="after")
+    def data_are_of_the_tasks(self) -> "Eval":
+        if unread := [name for name in self.data if name not in (Path(task).stem for task in self.tasks)]:
+            raise ValueError(f"data.{unread[0]}: no such task in tasks ({', '.join(self.tasks)}); correct or remove it")
+        return self
+
+    @model_validator(mode="after")
     def every_model_is_known(self) -> "Eval":
         for name in self.candidates:
             if name in ROLES or not re.fullmatch(r"[\w][\w.-]*", name):

@@ -56,7 +56,7 @@ def test_deepseeks_protocol_is_as_published() -> None:
     """github.com/deepseek-ai/DeepSeek-R1 at 0cf7856: 32,768 tokens, 0.6, 0.95, no system prompt, <think>, the sentence."""
     asking = asking_of(load_task("aime24"), "deepseek-r1")
     assert (asking.temperature, asking.top_p, asking.top_k, asking.max_tokens) == (0.6, 0.95, 0, 32768)
-    assert (asking.system, asking.template, asking.prompt.prefill) == ("", "chat", "<think>\n")
+    assert (asking.prompt.system, asking.prompt.template, asking.prompt.prefill) == ("", "chat", "<think>\n")
     message = asking.prompt.user_message(Problem("What is 1 + 1?", answer="2"))
     assert message == "What is 1 + 1?\n\nPlease reason step by step, and put your final answer within \\boxed{}."
     samples = {
@@ -165,7 +165,7 @@ def test_the_hash_is_of_everything_that_decides_and_of_nothing_else(tmp_path: Pa
 @pytest.mark.parametrize(
     "change",
     [
-        {"template": "raw"}, {"system": "You reason."}, {"temperature": 0.61}, {"top_p": 0.94}, {"top_k": 20},
+        {"temperature": 0.61}, {"top_p": 0.94}, {"top_k": 20},
         {"max_tokens": 32769}, {"choices_seed": 1}, {"choices_seed": None},
     ],
 )  # fmt: skip
@@ -174,7 +174,7 @@ def test_any_change_of_how_is_another_identity(change: dict[str, Any]) -> None:
     assert dataclasses.replace(before, **change).sha256 != before.sha256
 
 
-@pytest.mark.parametrize("field", ["text", "prefill", "starter_text", "choice_line"])
+@pytest.mark.parametrize("field", ["text", "prefill", "starter_text", "choice_line", "system", "template"])
 def test_any_change_of_the_prompt_is_another_identity(field: str) -> None:
     before = asking_of(load_task("gpqa_diamond"))
     prompt = dataclasses.replace(before.prompt, **{field: "other"})

@@ -31,6 +31,7 @@ from r1distill.doctor.tokens import (
 )
 from r1distill.doctor.training import check_training
 from r1distill.doctor.versions import check_attention, check_versions, installed_versions, requirements_of
+from r1distill.evaluate.benchmarks import asking_in
 from r1distill.gpus import visible_gpus
 from r1distill.models import load_tokenizer
 from r1distill.problems import local_path, options_of, read_problems
@@ -92,7 +93,9 @@ def findings_of(run: Run) -> list[Finding]:
         prepared = check_student_tokens(student, recipe.train)
         findings += prepared + check_rope(student, recipe.train) + check_evaluation_room(recipe, tasks, student)
         findings += check_template(student, recipe.generate.prefill)
-        findings += check_parity(student, recipe.generate.prefill, recipe.eval.prefill, prompts)
+        taught = recipe.generate.prefill
+        forced = {asking_in(recipe, task).prompt.prefill for task in tasks} - {taught}
+        findings += check_parity(student, taught, min(forced, default=taught), prompts)
         findings += check_divergence(recipe, student)
     if teacher is not None:
         findings += check_ends(teacher, "teacher")

@@ -4,7 +4,7 @@ from typing import Any
 
 from r1distill.doctor.findings import Finding, Group, error, ok, warning
 from r1distill.doctor.reading import Model
-from r1distill.evaluate.protocols import asking_of
+from r1distill.evaluate.benchmarks import asking_in
 from r1distill.evaluate.tasks import Task
 from r1distill.recipe import Recipe
 from r1distill.train_sections import Train
@@ -109,7 +109,7 @@ def check_evaluation_room(recipe: Recipe, tasks: list[Task], student: Model) -> 
             findings.append(error(TOKENS, "eval.engine.max_model_len", f"{asked:,}", limit, remedy))
         room = min(asked, positions) if isinstance(asked, int) else positions
         for task in tasks:
-            wanted = asking_of(task, max_tokens=settings.max_tokens).max_tokens
+            wanted = asking_in(recipe, task).max_tokens
             if wanted > room:
                 remedy = "raise eval.engine.max_model_len, or lower eval.max_tokens to what is meant"
                 limit = f"{room:,} tokens of the {role}, question included; longer replies count as truncated"

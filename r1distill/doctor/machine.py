@@ -7,7 +7,7 @@ from pathlib import Path
 
 from r1distill.doctor.findings import Finding, attempt, error, ok, warning
 from r1distill.doctor.reading import Launch, Model
-from r1distill.evaluate.protocols import asking_of
+from r1distill.evaluate.benchmarks import asking_in
 from r1distill.evaluate.tasks import Task, load_task
 from r1distill.problems import local_path
 from r1distill.procedural import is_procedural
@@ -48,7 +48,7 @@ def check_files(recipe: Recipe, run_folder: Path) -> tuple[list[Finding], list[T
         findings += problem
         if task is not None:
             tasks.append(task)
-            asking, problem = attempt("files", f"{name}: prompt", lambda task=task: asking_of(task))
+            asking, problem = attempt("files", f"{name}: prompt", lambda task=task: asking_in(recipe, task))
             findings += problem
             if asking is not None:
                 prompts[name] = asking.prompt.text

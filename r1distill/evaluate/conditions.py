@@ -24,11 +24,13 @@ def machine() -> dict[str, Any]:
 
 
 def note_conditions(folder: Path, found: dict[str, Any]) -> None:
-    """Put the conditions of samples that are taken now beside them: a list, the latest last, each different from the one before."""
+    """Put the conditions of samples that are taken now beside them: a list, the latest last, each unlike the one before."""
     before = conditions_of(folder)
     if not before or {**before[-1], "date": None} != {**found, "date": None}:
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / FILE, [*before, {**found, "date": datetime.now().astimezone().isoformat(timespec="seconds")}])
+        write_json(
+            folder / FILE, [*before, {**found, "date": datetime.now().astimezone().isoformat(timespec="seconds")}]
+        )
 
 
 def conditions_of(folder: Path) -> list[dict[str, Any]]:

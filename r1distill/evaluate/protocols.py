@@ -74,14 +74,13 @@ class Protocol(Section):
 class Asking:
     """How the questions of one task are asked: everything that decides it, with the exact text of the prompt.
 
-    `changed` names what is not as the protocol says it. `prompt.prefill` is the forced start of the reply.
+    `changed` names what is not as the protocol says it. `prompt` has the system message, the
+    template and the forced start of the reply too.
     """
 
     protocol: str
     version: int
     task: str
-    template: str
-    system: str
     prompt: Prompt
     temperature: float
     top_p: float
@@ -95,8 +94,8 @@ class Asking:
     def decisive(self) -> dict[str, Any]:
         """What decides how a question is asked, by name; that of the file alone names no text."""
         return {
-            "template": self.template,
-            "system": self.system,
+            "template": self.prompt.template,
+            "system": self.prompt.system,
             "prefill": self.prompt.prefill,
             "prompt": self.prompt.text,
             "starter_prompt": self.prompt.starter_text,
@@ -147,8 +146,6 @@ def resolve(protocol: Protocol, task: Task, **changes: Any) -> Asking:
         protocol=protocol.name,
         version=protocol.version,
         task=task.name,
-        template=protocol.template,
-        system=protocol.system,
         prompt=Prompt(
             file,
             prompt_text(file),
@@ -157,6 +154,8 @@ def resolve(protocol: Protocol, task: Task, **changes: Any) -> Asking:
             (named.choice_line or task.choice_line or protocol.prompts.choice_line)
             if task.kind == "choice"
             else CHOICE_LINE,
+            protocol.system,
+            protocol.template,
         ),
         temperature=protocol.temperature if task.temperature is None else task.temperature,
         top_p=task.top_p or protocol.top_p,

@@ -34,6 +34,7 @@ def eval_stage(run: Run, clock: Clock) -> dict[str, Any]:
     """Score every model on every task. Returns {"tokens", "new_tokens", "accuracy", "ci95", "tasks"}."""
     benchmarks = [open_benchmark(run.recipe, name) for name in run.recipe.eval.tasks]
     contestants = contestants_of(run)
+    refuse_raw_by_chat(run, benchmarks)
     scores: dict[str, dict[str, Summary]] = {each.task.name: {} for each in benchmarks}
     new_tokens = 0
     for contestant in contestants:
@@ -53,6 +54,20 @@ def eval_stage(run: Run, clock: Clock) -> dict[str, Any]:
         "ci95": {name: [low, high] for name, (_, low, high) in means.items()},
         "tasks": scores,
     }
+
+
+def refuse_raw_by_chat(run: Run, benchmarks: list[Benchmark]) -> None:
+    """Servers are asked by their chat endpoint."""
+    settings = run.recipe.eval
+    served = [name for name in settings.models if name in settings.candidates and settings.candidates[name].urls]
+    if "teacher" in settings.models and run.recipe.teacher.backend == "server":
+        served.append("teacher")
+    raw = [each.task.name for each in benchmarks if each.asking.prompt.template == "raw"]
+    if served and raw:
+        raise UserError(
+            f'{raw[0]} is asked with template = "raw" and {served[0]} is behind a URL, whose chat endpoint is asked; '
+            "open the model in this process, or choose another eval.protocol"
+        )
 
 
 def triple(summary: Summary) -> tuple[float, float, float]:
@@ -84,10 +99,11 @@ def score_model(
             return wanted
 
         jobs = [job_of(run, contestant, each, early.submit) for each in benchmarks]
-        new_tokens = sample_jobs(
+        counts = sample_jobs(
             jobs, contestant.open(), run.recipe.verify, clock, settings.concurrency,
             label=f"eval {contestant.name}: {len(jobs)} tasks", on_open=note, next_round=next_round,
         )  # fmt: skip
+    new_tokens = sum(each["new_tokens"] for each in counts)
     if new_tokens:
         seconds = time.monotonic() - started
         speed = {"seconds": seconds, "tokens_per_second": new_tokens / seconds}
@@ -195,6 +211,4 @@ def about(run: Run, contestant: Contestant, benchmark: Benchmark, folder: Path) 
 
 def percent(summary: Summary) -> str:
     (low, high), (least, most) = summary["ci95"], summary["ci95_samples"]
-    return (
-        f"pass@1 {summary['pass@1']:.1%} (95 %: other questions {low:.1%} to {high:.1%}, these again {least:.1%} to {most:.1%})"
-    )
+    return f"pass@1 {summary['pass@1']:.1%} (95 %: other questions {low:.1%} to {high:.1%}, these again {least:.1%} to {most:.1%})"

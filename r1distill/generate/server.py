@@ -20,8 +20,8 @@ import httpx
 
 from r1distill.errors import UserError
 from r1distill.generate.backend import Begun, Completion, Request, SampleFailed, overlong
-from r1distill.prompting import of_system
 from r1distill.generate.chat import PassingFault, Streamed, completion_of, events, without_surrogates
+from r1distill.prompting import of_system
 
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
@@ -132,7 +132,11 @@ class ServerBackend:
             return []
 
     def facts(self) -> dict[str, Any]:
-        return {"name": "server", "model": self.model, "versions": sorted({each.version or "unknown" for each in self.servers})}
+        return {
+            "name": "server",
+            "model": self.model,
+            "versions": sorted({each.version or "unknown" for each in self.servers}),
+        }
 
     async def sample(self, request: Request) -> Completion:
         pause = FIRST_PAUSE_S

@@ -2,7 +2,7 @@
 
 import asyncio
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack, aclosing, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -159,25 +159,49 @@ def sample_jobs(
     label: str = "",
     show_first: bool = False,
     watch: Watch = Watch(),
+    on_open: Callable[[dict[str, Any]], None] = lambda facts: None,
+    next_round: Callable[[list[Job]], list[Job]] = lambda jobs: [],
 ) -> list[dict[str, Any]]:
     """Sample what is missing into the journals, then write all traces as Parquet; the model is opened once, if at all.
 
-    `label` is what several jobs are called together.
+    `label` is what several jobs are called together. `on_open` is told the facts of the backend when it is opened. When
+    all traces are written `next_round` is given the jobs, and those that it returns are next, with the model still open.
 
-    Returns for each job counts over all attempts, and of this one: {"samples", "failed", "tokens", "new_tokens", …}.
+    Returns for each job of each round counts over all attempts, and of this one: {"samples", "failed", "tokens",
+    "new_tokens", …}.
     """
     if any(problem.kind == "code" for job in jobs for problem in job.problems):
         check_settings(code_settings(verify))  # before the first sample: no sandbox, no verdict
     meters: list[Meter] = []
+    counts: list[dict[str, Any]] = []
     with open_pool(verify) as pool, metrics_server(watch.metrics_port, meters):
 
         def judge(problem: Problem, text: str, sample: int) -> Outcome:
             return pool.verify(problem, text, sample).outcome
 
-        new_tokens = asyncio.run(
-            sample_missing(jobs, backend, judge, clock, concurrency, label, show_first, watch, meters)
-        )
-    return [{**compact(job), "new_tokens": new} for job, new in zip(jobs, new_tokens, strict=True)]
+        async def rounds(jobs: list[Job]) -> None:
+            is_open = False
+            async with AsyncExitStack() as opened:
+
+                async def opening(what: str) -> None:
+                    nonlocal is_open
+                    if not is_open:
+                        with console.status(f"{what}: starting {jobs[0].plan.model}"):
+                            await opened.enter_async_context(backend)
+                        is_open = True
+                        on_open(backend.facts())
+
+                while jobs:
+                    new_tokens = await sample_missing(
+                        jobs, backend, opening, judge, clock, concurrency, label, show_first, watch, meters
+                    )
+                    counts.extend(
+                        {**compact(job), "new_tokens": new} for job, new in zip(jobs, new_tokens, strict=True)
+                    )
+                    jobs = next_round(jobs)
+
+        asyncio.run(rounds(jobs))
+    return counts
 
 
 def compact(job: Job) -> dict[str, Any]:
@@ -231,6 +255,7 @@ def count(trace: Trace, counts: dict[str, Any]) -> None:
 async def sample_missing(
     jobs: list[Job],
     backend: Backend,
+    opening: Callable[[str], Awaitable[None]],
     judge: Judge,
     clock: Clock,
     concurrency: int,
@@ -239,7 +264,7 @@ async def sample_missing(
     watch: Watch,
     meters: list[Meter],
 ) -> list[int]:
-    """Take the missing samples of all jobs, as one queue; the model is opened if any is. Returns new tokens a job."""
+    """Take the missing samples of all jobs, as one queue; `opening` is awaited if there are any. Returns new tokens a job."""
     new_tokens = [0] * len(jobs)
     with ExitStack() as journals:
         works, missing, total, done = [], [], 0, 0
@@ -258,32 +283,30 @@ async def sample_missing(
         label = jobs[missing[0]].label if len(works) == 1 else label
         meter = Meter(label, watch.file, watch.usd_per_million_tokens)
         meters.append(meter)
-        async with AsyncExitStack() as opened:
-            with console.status(f"{label}: starting {jobs[0].plan.model}"):
-                await opened.enter_async_context(backend)
-            samples = sample_all(
-                works, backend, concurrency=concurrency, judge=judge, on_running=partial(setattr, meter, "running")
-            )
-            with Progress(label, total, done) as progress:
-                # closed here and not by the garbage collector, so that what ended meanwhile still reaches the journal
-                async with aclosing(samples):
-                    async for taken in samples:
-                        number = missing[taken.work]
-                        job = jobs[number]
-                        meter.count(taken)
-                        clock.tick()
-                        if job.on_trace is not None:
-                            job.on_trace(taken.trace)
-                        if show_first:
-                            show_first = False
-                            show_trace(taken.trace, job.problems)
-                        if taken.trace.sample >= job.plan.samples:
-                            progress.total += 1  # more than its share, for want of a correct one
-                        meter.waiting = max(progress.total - progress.done - 1 - taken.spared - meter.running, 0)
-                        new_tokens[number] += taken.trace.n_tokens - (taken.trace.continued_from or 0)
-                        progress.advance(1 + taken.spared, note=meter.note)
-            meter.running = 0
-            meter.write_line()
+        await opening(label)
+        samples = sample_all(
+            works, backend, concurrency=concurrency, judge=judge, on_running=partial(setattr, meter, "running")
+        )
+        with Progress(label, total, done) as progress:
+            # closed here and not by the garbage collector, so that what ended meanwhile still reaches the journal
+            async with aclosing(samples):
+                async for taken in samples:
+                    number = missing[taken.work]
+                    job = jobs[number]
+                    meter.count(taken)
+                    clock.tick()
+                    if job.on_trace is not None:
+                        job.on_trace(taken.trace)
+                    if show_first:
+                        show_first = False
+                        show_trace(taken.trace, job.problems)
+                    if taken.trace.sample >= job.plan.samples:
+                        progress.total += 1  # more than its share, for want of a correct one
+                    meter.waiting = max(progress.total - progress.done - 1 - taken.spared - meter.running, 0)
+                    new_tokens[number] += taken.trace.n_tokens - (taken.trace.continued_from or 0)
+                    progress.advance(1 + taken.spared, note=meter.note)
+        meter.running = 0
+        meter.write_line()
     return new_tokens
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from r1distill.evaluate.protocols import asking_of
+from r1distill.evaluate.benchmarks import asking_in, data_in
 from r1distill.evaluate.tasks import load_task
 from r1distill.plan.speed import samples_expected
 from r1distill.problems import local_path, options_of, read_problems
@@ -110,8 +110,8 @@ def eval_tokens(run: Run, assumed: Assumed) -> dict[str, tuple[int, float]]:
     found = {}
     for name in settings.tasks:
         task = load_task(name)
-        rows = problem_count(task.data, f"task {name}", assumed, task.questions)
-        asking = asking_of(task, samples=settings.samples, max_tokens=settings.max_tokens)
+        rows = problem_count(data_in(run.recipe, task), f"task {name}", assumed, task.questions)
+        asking = asking_in(run.recipe, task)
         replies = min(rows, settings.limit or rows) * asking.samples
         longest = asking.max_tokens
         found[name] = (replies, replies * min(EVAL_TOKENS, longest / 2))
