@@ -266,8 +266,15 @@ def evaluate(
         str, typer.Option("--published", metavar="MODEL", help="Whose published scores --list shows.")
     ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="--list for machines, with every prompt.")] = False,
+    regrade: Annotated[
+        bool, typer.Option("--regrade", help="Judge the stored replies again; no model is opened.")
+    ] = False,
+    verify_band: Annotated[
+        bool,
+        typer.Option("--verify-band", help="Say whether known models score where re-runs land; exit code 1 if not."),
+    ] = False,
 ) -> None:
-    """Score base, teacher and student: summary.json. With --list, what they can be scored on."""
+    """Score models on benchmarks: summary.json. With --list, what they can be scored on."""
     if as_list:
         if recipe is not None:
             raise UserError("eval --list takes no recipe")
@@ -277,7 +284,19 @@ def evaluate(
     elif recipe is None:
         raise UserError("eval needs a recipe, or --list")
     else:
-        work(recipe, overrides, ("eval",), dry_run, redo)
+        if not regrade:
+            work(recipe, overrides, ("eval",), dry_run, redo)
+        if (regrade or verify_band) and not dry_run:
+            look_again(recipe, overrides, regrade=regrade, verify_band=verify_band)
+
+
+def look_again(recipe: str, overrides: list[str] | None, *, regrade: bool, verify_band: bool) -> None:
+    run, again = whole_run(recipe, overrides, "eval"), room("evaluate.again")
+    with room("run").locked(run):
+        if regrade:
+            again.show_regraded(again.regrade(run))
+        if verify_band and not again.show_bands(again.bands(run)):
+            raise typer.Exit(1)
 
 
 @app.command()

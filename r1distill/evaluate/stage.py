@@ -42,8 +42,7 @@ def eval_stage(run: Run, clock: Clock) -> dict[str, Any]:
         new_tokens += new
         for name, summary in found.items():
             scores[name][contestant.name] = summary
-            # the model that was scored last (the student, where it is) at the top, everybody below
-            write_json(run.evaluation / name / "summary.json", {**summary, "models": scores[name]})
+            write_task_summary(run, name, scores[name])
     means = {
         each.name: mean_of_tasks([triple(of_task[each.name]) for of_task in scores.values()]) for each in contestants
     }
@@ -70,6 +69,12 @@ def refuse_raw_by_chat(run: Run, benchmarks: list[Benchmark]) -> None:
         )
 
 
+def write_task_summary(run: Run, task: str, models: dict[str, Summary]) -> None:
+    """eval/TASK/summary.json: the model that was scored last (the student, where it is) at the top, everybody below."""
+    *_, last = models.values()
+    write_json(run.evaluation / task / "summary.json", {**last, "models": models})
+
+
 def triple(summary: Summary) -> tuple[float, float, float]:
     return summary["pass@1"], summary["ci95"][0], summary["ci95"][1]
 
@@ -93,7 +98,7 @@ def score_model(
             wanted = []
             for job in jobs:
                 benchmark = next(each for each in benchmarks if each.task.name == job.name)
-                scores[job.name] = score(run, contestant, benchmark, job, clock, pool, early)
+                scores[job.name] = score(run, contestant, benchmark, job.plan.samples, clock, pool, early)
                 if more := more_samples(job.plan.samples, benchmark.asking.samples, scores[job.name], settings.enough):
                     wanted.append(replace(job, plan=replace(job.plan, samples=more)))
             return wanted
@@ -126,6 +131,10 @@ def more_samples(taken: int, most: int, summary: Summary, enough: float | None) 
     return min(2 * taken, most)
 
 
+def label_of(benchmark: Benchmark, contestant: Contestant) -> str:
+    return f"eval {benchmark.task.name} {contestant.name}"
+
+
 def job_of(run: Run, contestant: Contestant, benchmark: Benchmark, submit: Callable[..., None]) -> Job:
     name, asking = benchmark.task.name, benchmark.asking
     folder = run.evaluation / name / contestant.name
@@ -142,7 +151,7 @@ def job_of(run: Run, contestant: Contestant, benchmark: Benchmark, submit: Calla
         stop_after_correct=0,
     )
     return Job(
-        f"eval {name} {contestant.name}",
+        label_of(benchmark, contestant),
         plan,
         benchmark.problems,
         folder / "journal",
@@ -157,26 +166,27 @@ def score(
     run: Run,
     contestant: Contestant,
     benchmark: Benchmark,
-    job: Job,
+    samples: int,
     clock: Clock,
     pool: VerifierPool,
     early: EarlyVerdicts | None = None,
 ) -> Summary:
-    """Verdicts and summary.json of a model on a task, from its traces."""
+    """Verdicts and summary.json of a model on a task, from its traces, which are of so many samples a question."""
+    label = label_of(benchmark, contestant)
     folder = run.evaluation / benchmark.task.name / contestant.name
     by_id = {problem.id: problem for problem in benchmark.problems}
     _, judge = verify_traces(
         folder / "traces", folder / "verdicts.parquet", by_id, run.recipe.verify, clock,
-        label=f"{job.label}: verify", early=early,
+        label=f"{label}: verify", early=early,
     )  # fmt: skip
     summary = {**summarise(folder, about(run, contestant, benchmark, folder), pool), **judge}
-    if summary["samples"] != job.plan.samples or summary["n_problems"] != len(benchmark.problems):
+    if summary["samples"] != samples or summary["n_problems"] != len(benchmark.problems):
         raise UserError(
             f"{folder}: {summary['n_problems']} questions with up to {summary['samples']} samples, and "
-            f"{len(benchmark.problems)} with {job.plan.samples} were asked for; run `r1distill eval` again"
+            f"{len(benchmark.problems)} with {samples} were asked for; run `r1distill eval` again"
         )
     write_json(folder / "summary.json", summary)
-    say(f"  {job.label}: {percent(summary)}, {summary['truncated']:.1%} truncated")
+    say(f"  {label}: {percent(summary)}, {summary['truncated']:.1%} truncated")
     return summary
 
 
@@ -211,4 +221,7 @@ def about(run: Run, contestant: Contestant, benchmark: Benchmark, folder: Path) 
 
 def percent(summary: Summary) -> str:
     (low, high), (least, most) = summary["ci95"], summary["ci95_samples"]
-    return f"pass@1 {summary['pass@1']:.1%} (95 %: other questions {low:.1%} to {high:.1%}, these again {least:.1%} to {most:.1%})"
+    return (
+        f"pass@1 {summary['pass@1']:.1%} (95 %: other questions {low:.1%} to {high:.1%}, "
+        f"these again {least:.1%} to {most:.1%})"
+    )
