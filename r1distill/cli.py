@@ -236,3 +236,14 @@ def show(
     """Print the summary of a run, finished or not."""
     run = room("run").open_run(folder)
     room("summary").show_summary(run, room("summary").summarise(run))
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False)],
+    samples: Annotated[
+        int | None, typer.Option(min=1, help="Embed at most so many traces a question and model; all by default.")
+    ] = None,
+) -> None:
+    """Write RUN/report.html: scores, charts and every trace of a run, finished or not, in one file for a browser."""
+    print(room("report.command").write_report(folder, samples))

@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 from small_run import assert_one_error_line, jsonl, r1distill
 
 from r1distill.errors import UserError
+from r1distill.html_text import source_hash
 from r1distill.prompting import split_thinking
 from r1distill.records import Outcome, Problem, Trace, Verdict
 from r1distill.store import read_json, write_records
 from r1distill.verify.audit import allocation, draw, make_audit, read_audit, stratum_of
-from r1distill.verify.audit_page import Case, page, source_hash
+from r1distill.verify.audit_page import Case, page
 
 JUDGED = "judge judge-1 / prompt 0123456789ab / math-verify 0.9.0"
 HOSTILE = [
