@@ -2,16 +2,14 @@
 
 import json
 import re
-import shutil
-import subprocess
 import time
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
+from bench.browser import Browser
 from hypothesis import given
 from hypothesis import strategies as st
 from small_run import assert_one_error_line, jsonl, r1distill
@@ -257,49 +255,13 @@ def test_the_policy_allows_the_pages_own_script_and_style_and_nothing_else() -> 
     assert [tag for tag, _ in elements.found].index("meta") < [tag for tag, _ in elements.found].index("style")
 
 
-@pytest.fixture
-def browser(tmp_path: Path):
-    """A session of a headless Chromium: a function that sends it WebDriver commands. Downloads go to tmp_path."""
-    driver, chromium = shutil.which("chromedriver"), shutil.which("chromium")
-    if not driver or not chromium:
-        pytest.skip("needs chromium and chromedriver (Debian: apt-get install chromium-driver)")
-    process = subprocess.Popen([driver, "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    assert process.stdout
-    port = next(
-        match[1] for line in process.stdout if (match := re.search(r"started successfully on port (\d+)", line))
-    )
-    client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False)
-    options = {
-        "binary": chromium,
-        "args": ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
-        "prefs": {"download.default_directory": str(tmp_path), "download.prompt_for_download": False},
-    }
-    capabilities = {"alwaysMatch": {"goog:chromeOptions": options, "unhandledPromptBehavior": "ignore"}}
-    try:
-        answer = client.post("/session", json={"capabilities": capabilities})
-        session = answer.json()["value"]["sessionId"]
-
-        def send(path: str, **body: Any) -> Any:
-            reply = client.post(f"/session/{session}/{path}", json=body)
-            assert reply.status_code == 200, reply.text
-            return reply.json()["value"]
-
-        yield send
-        client.delete(f"/session/{session}")
-    finally:
-        client.close()
-        process.terminate()
-        process.wait()
-
-
-def test_a_person_marks_hostile_replies_in_a_browser_and_the_marks_are_read_back(tmp_path: Path, browser: Any) -> None:
+def test_a_person_marks_hostile_replies_in_a_browser_and_the_marks_are_read_back(
+    tmp_path: Path, browser: Browser
+) -> None:
     rows = [(Problem(f"{n} {text}", answer=text), [(text, "correct", text)]) for n, text in enumerate(HOSTILE)]
     audit(folder_of(tmp_path / "run", rows))  # type: ignore[arg-type]
-    browser("url", url=(tmp_path / "run" / "audit" / "audit.html").as_uri())
-
-    def script(code: str) -> Any:
-        return browser("execute/sync", script=code, args=[])
-
+    browser.open((tmp_path / "run" / "audit" / "audit.html").as_uri())
+    script = browser.script
     assert script("return window.hacked") is None
     assert script("return document.scripts.length") == 1
     assert script("return performance.getEntriesByType('resource').length") == 0

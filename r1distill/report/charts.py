@@ -10,8 +10,8 @@ from itertools import pairwise
 from r1distill.html_text import shown
 from r1distill.report.scales import Scale, compact, counts_in, edges_of, log_ticks, percent, ticks
 
-WIDTH = 560
-STRIP_WIDTH, STRIP_HEIGHT = 260, 26
+WIDTH = 440
+STRIP_WIDTH, STRIP_HEIGHT, STRIP_MARGIN = 200, 26, 12
 COLOURS = 8  # classes series-0 … of page.css
 
 
@@ -46,23 +46,31 @@ def svg(title: str, width: int, height: int, parts: Sequence[str], describe: str
 
 def score_axis() -> str:
     """Head of a column of `score_strip`: 0 to 100 %."""
-    x = Scale(0, 1, 8, STRIP_WIDTH - 8)
+    x = Scale(0, 1, STRIP_MARGIN, STRIP_WIDTH - STRIP_MARGIN)
     marks = [text(x(share), 12, f"{100 * share:.0f}") for share in (0, 0.25, 0.5, 0.75, 1)]
     return f'<svg class="strip" viewBox="0 0 {STRIP_WIDTH} 16" aria-hidden="true">{"".join(marks)}</svg>'
 
 
 def score_strip(
-    score: float, series: int, questions: Sequence[float] | None, samples: Sequence[float] | None, *, hollow: bool = False
+    score: float,
+    series: int,
+    questions: Sequence[float] | None,
+    samples: Sequence[float] | None,
+    *,
+    hollow: bool = False,
 ) -> str:
-    """A dot at the score with its whiskers, thin over questions and thick over samples; the numbers stand beside it."""
-    x, y = Scale(0, 1, 8, STRIP_WIDTH - 8), STRIP_HEIGHT / 2
+    """A dot at the score, whiskers over questions and a band over samples; the numbers stand beside it."""
+    x, y = Scale(0, 1, STRIP_MARGIN, STRIP_WIDTH - STRIP_MARGIN), STRIP_HEIGHT / 2
     parts = [rule(x(share), 0, x(share), STRIP_HEIGHT) for share in (0, 0.25, 0.5, 0.75, 1)]
     if questions:
         low, high = map(x, questions)
         parts += [rule(low, y, high, y, "whisker"), rule(low, y - 5, low, y + 5, "whisker")]
         parts.append(rule(high, y - 5, high, y + 5, "whisker"))
     if samples:
-        parts.append(rule(x(samples[0]), y, x(samples[1]), y, "whisker thick"))
+        low, high = map(x, samples)
+        parts.append(
+            f'<rect class="band" x="{low:.1f}" y="{y - 9}" width="{max(high - low, 1):.1f}" height="18" rx="2"/>'
+        )
     if hollow:
         parts.append(f'<path class="hollow" d="M{x(score):.1f} {y - 5}l5 5l-5 5l-5 -5z"/>')
     else:
@@ -80,7 +88,7 @@ def line_chart(
     title: str, x_label: str, y_label: str, lines: Sequence[Line], *, log_x: bool = False, shares: bool = False
 ) -> str:
     """Lines over a common axis; with `shares`, y runs from 0 to 100 %, else from 0 to the largest value."""
-    height, left, right, top, bottom = 300, 56, 12, 10, 44
+    height, left, right, top, bottom = 250, 56, 12, 10, 44
     xs = [x for line in lines for x, _ in line.points]
     high_y = 1.0 if shares else max(y for line in lines for _, y in line.points) * 1.05 or 1.0
     low_y = 0.0 if shares else min(0.0, *(y for line in lines for _, y in line.points))
@@ -95,6 +103,7 @@ def line_chart(
         ]
     parts += [text(x(value), height - bottom + 18, compact(value)) for value in x_ticks]
     parts += axis_labels(x_label, y_label, left, height, bottom)
+    parts.append(rule(left, height - bottom, WIDTH - right, height - bottom, "axis"))
     for line in lines:
         path = " ".join(f"{x(one):.1f},{y(two):.1f}" for one, two in line.points)
         kind = f"series-{line.series % COLOURS}{' dashed' if line.dashed else ''}"
@@ -115,7 +124,6 @@ def said(value: float, shares: bool) -> str:
 def axis_labels(x_label: str, y_label: str, left: int, height: int, bottom: int) -> list[str]:
     middle = (height - bottom) / 2
     return [
-        rule(left, height - bottom, WIDTH - 12, height - bottom, "axis"),
         text((left + WIDTH) / 2, height - 6, x_label, "label"),
         f'<text class="label" x="12" y="{middle:.0f}" text-anchor="middle" transform="rotate(-90 12 {middle:.0f})">'
         f"{shown(y_label)}</text>",
@@ -137,14 +145,14 @@ def legend(entries: Sequence[tuple[str, int, bool]]) -> str:
 
 def length_histogram(title: str, right: Sequence[int], wrong: Sequence[int], limits: Sequence[int]) -> str:
     """Tokens of the right answers upwards and of the wrong ones downwards, over bins that `limits` (all values) span."""
-    height, left, right_edge, top, bottom = 220, 56, WIDTH - 12, 14, 44
-    edges, log = edges_of(limits, 36)
+    height, left, right_edge, top, bottom = 210, 56, WIDTH - 12, 14, 44
+    edges, log = edges_of(limits, 32)
     up, down = counts_in(right, edges, log=log), counts_in(wrong, edges, log=log)
     largest_up, largest_down = max(up), max(down)
     y = Scale(-largest_down, largest_up or 1, height - bottom, top)
     x = Scale(edges[0], edges[-1], left, right_edge, log)
     parts = []
-    for value in ticks(-largest_down, largest_up or 1, 4):
+    for value in filter(float.is_integer, ticks(-largest_down, largest_up or 1, 4)):
         parts += [
             rule(left, y(value), right_edge, y(value)),
             text(left - 8, y(value) + 4, compact(abs(value)), anchor="end"),
@@ -160,13 +168,14 @@ def length_histogram(title: str, right: Sequence[int], wrong: Sequence[int], lim
                 )
     chosen = log_ticks(edges[0], edges[-1]) if log else ticks(edges[0], edges[-1])
     parts += [text(x(value), height - bottom + 18, compact(value)) for value in chosen]
-    parts += axis_labels(f"tokens of a reply{', logarithmic' if log else ''}", "replies", left, height, bottom)
+    parts += axis_labels(f"tokens of a reply{', logarithmic' if log else ''}", "← wrong  right →", left, height, bottom)
     parts.append(rule(left, y(0), right_edge, y(0), "axis"))
-    say = ", ".join(
-        f"{len(values):,} {kind}{f' of {median(values):,} tokens in the median' if values else ''}"
-        for values, kind in ((right, "right"), (wrong, "wrong"))
-    )
-    return svg(title, WIDTH, height, parts, say) + f'<p class="caption">{say}</p>'
+    said = {
+        kind: f"{len(values):,} {kind}{f', {median(values):,} tokens in the median' if values else ''}"
+        for kind, values in (("right", right), ("wrong", wrong))
+    }
+    words = "<br>".join(f'<span class="swatch {kind}" aria-hidden="true"></span>{line}' for kind, line in said.items())
+    return svg(title, WIDTH, height, parts, "; ".join(said.values())) + f'<p class="caption">{words}</p>'
 
 
 def median(values: Sequence[int]) -> int:
@@ -178,7 +187,7 @@ def median(values: Sequence[int]) -> int:
 
 def bar_chart(title: str, x_label: str, rows: Mapping[str, float], written: Mapping[str, str]) -> str:
     """A bar for each name, with its value as `written`."""
-    left, right, row = 150, 130, 26
+    left, right, row = 110, 120, 26
     height = row * len(rows) + 40
     x = Scale(0, max(rows.values()) or 1, left, WIDTH - right)
     parts = []

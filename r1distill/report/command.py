@@ -26,7 +26,9 @@ def write_report(folder: Path, samples: int | None = None) -> str:
         embedding = Embedding(chunks, samples)
         for scored in run.scored:
             embedding.add(scored)
-        titles = {scored.task: title_of([one for one in run.scored if one.task == scored.task]) for scored in run.scored}
+        titles = {
+            scored.task: title_of([one for one in run.scored if one.task == scored.task]) for scored in run.scored
+        }
         index = embedding.index(titles)
         with temporary.open("wb") as file:
             file.write(head(run, index, embedding.measured, facts(run, embedding)).encode(errors="replace"))
@@ -36,7 +38,9 @@ def write_report(folder: Path, samples: int | None = None) -> str:
     size = path.stat().st_size
     lines = [f"{path}: {size / 2**20:,.1f} MiB, {len(index['question']):,} traces; open it in a browser"]
     if size > LARGE_BYTES:
-        lines.append("that is much for a browser: --samples 4 embeds four traces a question, the scores stay those of all")
+        lines.append(
+            "that is much for a browser: --samples 4 embeds four traces a question, the scores stay those of all"
+        )
     return "\n".join(lines)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from r1distill import __version__
 from r1distill.html_text import policy, shown
 from r1distill.report.embedding import Measured, as_json_block
-from r1distill.report.making import funnel_section, losses_section, stages_section
+from r1distill.report.making import funnel, funnel_by_source, losses, stage_times
 from r1distill.report.questions import lengths, worst_questions
 from r1distill.report.reading import RunFiles, Scored
 from r1distill.report.scores import conditions, curves, groups, score_table, series_of
@@ -70,26 +70,29 @@ def overview(run: RunFiles, measured: Mapping[tuple[str, str], Measured], excerp
         group.append(groups(name, scored, series))
         length.append(lengths(name, of_task))
         worst.append(worst_questions(name, number, of_task, excerpts))
-    return "".join(
-        [
-            section("scores", "Scores", scores, "This run has no evaluation yet."),
-            section("curves", "More samples a question", [wrapped("charts", curve)]),
-            section("lengths", "Lengths of right and wrong replies", length),
-            section("groups", "Scores by group", group),
-            section("worst", "Questions", worst),
-            section("funnel", "Data", [funnel_section(run.funnel)]),
-            section("training", "Training", [losses_section(run.training_log)]),
-            section("stages", "Time", [stages_section(run.stages)]),
-        ]
-    )
+    making = [
+        wrapped("charts", [funnel(run.funnel), losses(run.training_log), stage_times(run.stages)]),
+        funnel_by_source(run.funnel),
+    ]
+    sections = {
+        "Scores": "".join([READING, *scores]) if scores else "<p>This run has no evaluation yet.</p>",
+        "More samples a question": wrapped("charts", curve) and CURVES + wrapped("charts", curve),
+        "Lengths of right and wrong replies": "".join(length),
+        "Scores by group": wrapped("halves", group),
+        "Questions": "".join(worst),
+        "How the student was made": "".join(making),
+    }
+    return contents_and_sections({title: content for title, content in sections.items() if content})
 
 
-def section(name: str, title: str, parts: Sequence[str], absent: str = "") -> str:
-    """A section, left out where there is nothing in it, unless `absent` says so to the reader."""
-    content = "".join(parts) or (absent and f"<p>{absent}</p>")
-    return f'<section id="{name}" aria-labelledby="{name}-title"><h2 id="{name}-title">{title}</h2>{content}</section>' * bool(
-        content
-    )
+def contents_and_sections(sections: Mapping[str, str]) -> str:
+    links = "".join(f'<a href="#section-{number}">{title}</a>' for number, title in enumerate(sections))
+    parts = [
+        f'<section id="section-{number}" aria-labelledby="title-{number}"><h2 id="title-{number}">{title}</h2>{content}'
+        "</section>"
+        for number, (title, content) in enumerate(sections.items())
+    ]
+    return f'<nav class="contents" aria-label="Sections">{links}</nav>{"".join(parts)}'
 
 
 def wrapped(kind: str, parts: Sequence[str]) -> str:
@@ -106,8 +109,15 @@ def size_of(scored: Sequence[Scored]) -> str:
     summary = next((one.summary for one in scored if "n_problems" in one.summary), None)
     if summary is None:
         return ""
-    return f' <small>{summary["n_problems"]:,} questions × {summary.get("samples", "?")} samples</small>'
+    return f" <small>{summary['n_problems']:,} questions × {summary.get('samples', '?')} samples</small>"
 
+
+READING = """<p class="caption">Whiskers: the 95 % interval over questions, for another set of such questions. Band:
+over samples, for the same questions asked again. A reply that did not stop by itself counts as wrong.</p>
+"""
+
+CURVES = """<p class="caption">pass@k: at least one of k samples is right. cons@k: the most frequent answer of k is.</p>
+"""
 
 EXPLORER = """<main id="traces" hidden>
 <h1 class="unseen">Traces</h1>
@@ -120,11 +130,11 @@ EXPLORER = """<main id="traces" hidden>
 </option><option value="longest">longest first</option><option value="shortest">shortest first</option></select></label>
 <label class="wide">Search <input id="search" type="search" placeholder="in questions, thinking, answers ( / )"
 autocomplete="off" spellcheck="false"></label>
-<button id="question" type="button" hidden></button>
-<output id="count" aria-live="polite"></output>
 </form>
 <div class="panes">
-<div id="list" role="listbox" tabindex="0" aria-label="Traces"><div id="spacer"></div></div>
+<div class="listing"><div class="counted"><output id="count" aria-live="polite"></output>
+<button id="question" type="button" hidden></button></div>
+<div id="list" role="listbox" tabindex="0" aria-label="Traces"><div id="spacer"></div></div></div>
 <article id="detail" tabindex="-1" aria-label="The chosen trace"></article>
 </div>
 <p id="keys"><kbd>↑</kbd> <kbd>↓</kbd> or <kbd>k</kbd> <kbd>j</kbd> previous, next · <kbd>/</kbd> search · <kbd>t</kbd>

@@ -36,11 +36,11 @@ def lengths(title: str, measured: Mapping[str, Measured]) -> str:
     """A histogram for each model of a task, over common bins."""
     limits = [tokens for one in measured.values() for tokens in (*one.tokens_right, *one.tokens_wrong)]
     charts = [
-        f'<div class="chart">{length_histogram(f"{title}, {model}", one.tokens_right, one.tokens_wrong, limits)}</div>'
+        f'<div class="chart">{length_histogram(f"{model} on {title}", one.tokens_right, one.tokens_wrong, limits)}</div>'
         for model, one in measured.items()
         if one.tokens_right or one.tokens_wrong
     ]
-    return f'<div class="charts">{"".join(charts)}</div>' if charts else ""
+    return f'<h3>{shown(title)}</h3><div class="charts">{"".join(charts)}</div>' if charts else ""
 
 
 def standings(measured: Mapping[str, Measured]) -> list[Standing]:
@@ -67,18 +67,18 @@ def worst_questions(title: str, task: int, measured: Mapping[str, Measured], exc
     never = sum(not standing.mean for standing in found)
     worst = sorted(found, key=lambda standing: standing.mean)[:ROWS]
     parts = [
-        f"<h3>{shown(title)}: lowest share of right replies</h3>",
-        f'<p class="caption">{never:,} of {len(found):,} questions were never answered right.</p>',
-        standing_table(f"Worst questions of {title}", task, worst, models, excerpts),
+        f"<div><h3>{shown(title)}: lowest share of right replies"
+        f"<small>{never:,} of {len(found):,} never right</small></h3>"
+        f"{standing_table(f'Worst questions of {title}', task, worst, models, excerpts)}</div>"
     ]
     apart = sorted(found, key=lambda standing: -standing.spread)[:ROWS]
     apart = [standing for standing in apart if standing.spread > 0]
     if apart:
-        parts += [
-            f"<h3>{shown(title)}: where the models differ most</h3>",
-            standing_table(f"Differences on {title}", task, apart, models, excerpts),
-        ]
-    return "".join(parts)
+        parts.append(
+            f"<div><h3>{shown(title)}: where the models differ most</h3>"
+            f"{standing_table(f'Differences on {title}', task, apart, models, excerpts)}</div>"
+        )
+    return f'<div class="halves">{"".join(parts)}</div>'
 
 
 def standing_table(
@@ -86,11 +86,11 @@ def standing_table(
 ) -> str:
     head = (
         f'<thead><tr><th scope="col">question</th>{cells(models, "th")}'
-        f"{cells(['all models', 'largest difference'], 'th')}</tr></thead>"
+        f"{cells(['all models', 'largest gap'], 'th')}</tr></thead>"
     )
     body = "".join(
-        f'<tr><td class="question"><a href="#traces?task={task}&amp;question={row.number}">{shown(excerpts[row.number])}</a>'
-        f"</td>{''.join(share_cell(row.counts.get(model)) for model in models)}"
+        f'<tr><td class="question"><a href="#traces?task={task}&amp;question={row.number}">{shown(excerpts[row.number])}'
+        f"</a></td>{''.join(share_cell(row.counts.get(model)) for model in models)}"
         f"{cells([percent(row.mean, 0), percent(row.spread, 0)])}</tr>"
         for row in rows
     )

@@ -11,6 +11,7 @@ from r1distill.pipeline import STAGE_NAMES
 from r1distill.records import FinishReason, Outcome
 from r1distill.store import read_json, read_records
 
+ROWS = 50  # replies read at once: one of 30,000 tokens is a tenth of a megabyte
 ROLES = ("base", "teacher", "student")  # in this order, and after them what else was scored
 
 
@@ -135,7 +136,7 @@ def replies_and_verdicts(scored: Scored, questions: list[str]) -> Iterator[tuple
     verdicts = scored.folder / "verdicts.parquet"
     judged = read_records(verdicts, Judged) if verdicts.is_file() else iter(())
     verdict = next(judged, None)
-    for reply in read_records(scored.folder / "traces", Reply):
+    for reply in read_records(scored.folder / "traces", Reply, rows=ROWS):
         while verdict and place(verdict) < place(reply):
             verdict = next(judged, None)
         if verdict and (verdict.problem_id, verdict.sample) == (reply.problem_id, reply.sample):

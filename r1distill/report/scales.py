@@ -24,7 +24,7 @@ def ticks(low: float, high: float, number: int = 5) -> list[float]:
     """About `number` round values within [low, high]: multiples of 1, 2 or 5 times a power of ten."""
     step = (high - low) / number
     magnitude = 10.0 ** math.floor(math.log10(step))
-    step = magnitude * next(one for one in (1, 2, 5, 10) if one * magnitude >= step * 0.999)
+    step = magnitude * next(one for one in (1, 2, 5, 10) if one * magnitude >= step * 0.7)
     first = math.ceil(low / step - 1e-9)
     return [round(n * step, 12) for n in range(first, math.floor(high / step + 1e-9) + 1)]
 

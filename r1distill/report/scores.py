@@ -13,7 +13,7 @@ NONE = "–"
 RATES = {
     "truncated": "truncated",
     "no_answer": "no answer",
-    "verifier_timeout": "verifier timeout",
+    "verifier_timeout": "timeout",
     "repetition": "repetition",
     "failed": "failed",
 }
@@ -22,7 +22,7 @@ TOKENS = {
     "mean_tokens_correct": "of right",
     "mean_tokens_wrong": "of wrong",
     "median_tokens": "median",
-    "p95_tokens": "95th percentile",
+    "p95_tokens": "95th perc.",
 }
 CONDITIONS = (
     "model", "protocol", "temperature", "top_p", "max_tokens", "prompt", "prompt_sha256", "conditions",
@@ -71,12 +71,11 @@ def score_table(
     ]
     head = (
         '<thead><tr><th rowspan="2" scope="col">model</th>'
-        f'<th scope="col">pass@1, % of questions {score_axis()}</th>'
+        f'<th rowspan="2" scope="col">pass@1, % of questions {score_axis()}</th>'
         '<th rowspan="2" scope="col" class="number">pass@1</th><th colspan="2" scope="colgroup">95 % interval</th>'
         f'<th colspan="{len(RATES)}" scope="colgroup">share of replies</th>'
         f'<th colspan="{len(TOKENS)}" scope="colgroup">tokens of a reply</th></tr>'
-        '<tr><th class="note">thin: other questions; thick: a re-run</th>'
-        f"{cells(['other questions', 'a re-run', *RATES.values(), *TOKENS.values()], 'th')}</tr></thead>"
+        f"<tr>{cells(['other questions', 'a re-run', *RATES.values(), *TOKENS.values()], 'th')}</tr></thead>"
     )
     table = f'<table class="scores">{head}<tbody>{"".join(rows)}</tbody></table>'
     source = published_source(scored) if published else ""
@@ -139,7 +138,7 @@ def curves(title: str, scored: Sequence[Scored], series: Mapping[str, int]) -> s
     if not lines:
         return ""
     drawn = line_chart(
-        f"{title}: at least one of k right, majority of k right",
+        f"{title}: pass@k and cons@k",
         "k samples a question, logarithmic", "share of questions", lines, log_x=True, shares=True,
     )  # fmt: skip
     return f'<div class="chart">{drawn}</div>'
@@ -173,10 +172,10 @@ def group_table(title: str, name: str, scored: Sequence[Scored], series: Mapping
     head = (
         f'<thead><tr><th scope="col">{shown(name)}</th><th scope="col">model</th>'
         f'{cells(["questions"], "th")}<th scope="col">pass@1, % of questions {score_axis()}</th>'
-        f'{cells(["pass@1", "95 % interval"], "th")}</tr></thead>'
+        f"{cells(['pass@1', '95 % interval'], 'th')}</tr></thead>"
     )
     table = f'<table class="groups">{head}<tbody>{"".join(rows)}</tbody></table>'
-    return f"<h3>{shown(title)} by {shown(name)}</h3>" + scrolling(table, f"{title} by {name}")
+    return f"<div><h3>{shown(title)} by {shown(name)}</h3>{scrolling(table, f'{title} by {name}')}</div>"
 
 
 # ---------------------------------------------------------------- conditions

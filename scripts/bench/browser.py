@@ -64,11 +64,15 @@ class Browser:
         actions = [{"type": kind, "value": key} for key in keys for kind in ("keyDown", "keyUp")]
         self.send("actions", actions=[{"type": "key", "id": "keyboard", "actions": actions}])
 
-    def screenshot(self, path: Path, *, width: int = 1440, height: int = 900, dark: bool = False, whole: bool = False) -> None:
+    def screenshot(
+        self, path: Path, *, width: int = 1440, height: int = 900, dark: bool = False, whole: bool = False
+    ) -> None:
         """A PNG of the window, or of the whole page."""
         self.command("Emulation.setEmulatedMedia", features=[
             {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])  # fmt: skip
-        self.command("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        self.command(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False
+        )
         if whole:
             height = self.script("return Math.ceil(document.documentElement.scrollHeight)")
         clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}

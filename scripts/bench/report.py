@@ -76,7 +76,7 @@ def make_run(folder: Path, traces: int, seed: int = 0) -> None:
     chance = random.Random(seed)
     pool = sentences(chance)
     for task, (title, part) in TASKS.items():
-        samples = max(2, min(64, round((traces * part / len(SKILL) / 30)))) if task == "aime24" else 4
+        samples = max(2, min(64, round(traces * part / len(SKILL) / 30))) if task == "aime24" else 4
         questions = questions_of(task, max(2, round(traces * part / len(SKILL) / samples)), chance, pool)
         difficulty = {question.id: chance.betavariate(0.8, 0.8) for question in questions}
         for model, skill in SKILL.items():
@@ -100,7 +100,9 @@ def make_run(folder: Path, traces: int, seed: int = 0) -> None:
 Drawn = tuple[Problem, int, Outcome, str, int]  # question, sample, outcome, finish reason, tokens
 
 
-def samples_of(questions: list[Problem], samples: int, shares: dict[str, float], chance: random.Random) -> Iterator[Drawn]:
+def samples_of(
+    questions: list[Problem], samples: int, shares: dict[str, float], chance: random.Random
+) -> Iterator[Drawn]:
     for question in questions:
         for sample in range(samples):
             right = chance.random() < shares[question.id]
@@ -128,7 +130,9 @@ def reply_to(question: Problem, sample: int, outcome: Outcome) -> str:
 
 def verdict_of(question: Problem, sample: int, outcome: Outcome, finish: str, tokens: int) -> Verdict:
     extracted = None if outcome == "no_answer" else reply_to(question, sample, outcome)
-    detail = {"correct": "equal as numbers", "incorrect": f"{extracted} is not {question.answer}"}.get(outcome, "no box")
+    detail = {"correct": "equal as numbers", "incorrect": f"{extracted} is not {question.answer}"}.get(
+        outcome, "no box"
+    )
     return Verdict(question.id, sample, outcome, extracted, detail, "math-verify 0.9.0")
 
 
@@ -185,7 +189,9 @@ def use(page: Path, browser: Browser, shots: Path | None) -> dict[str, float]:
     found["last trace"] = (browser.wait(mark.format("trace shown")) - browser.script("return window.began")) / 1000
     started = time.perf_counter()
     browser.script("change({ search: 'no such words anywhere' })")
-    browser.wait("document.getElementById('count').textContent.startsWith('0 of') && !/search/.test(count.textContent)", 120)
+    browser.wait(
+        "document.getElementById('count').textContent.startsWith('0 of') && !/search/.test(count.textContent)", 120
+    )
     found["search"] = time.perf_counter() - started
     browser.command("HeapProfiler.collectGarbage")
     found["script heap MB"] = browser.script("return performance.memory.usedJSHeapSize") / 2**20

@@ -20,7 +20,7 @@ function route() {
   const traces = view === "#traces";
   document.getElementById("overview").hidden = traces;
   document.getElementById("traces").hidden = !traces;
-  for (const link of document.querySelectorAll("nav a")) {
+  for (const link of document.querySelectorAll(".top a")) {
     if (link.hash === (traces ? "#traces" : "#overview")) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
