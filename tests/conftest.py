@@ -30,10 +30,16 @@ def tiny_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_model.save(model, tokenizer, tmp_path_factory.mktemp("tiny") / "teacher")
 
 
-@pytest.fixture
-def browser(tmp_path: Path) -> Iterator[Browser]:
-    """A headless Chromium that puts downloads into tmp_path."""
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     if not installed():
         pytest.skip(MISSING)
-    with opened(tmp_path) as session:
+    with opened(tmp_path_factory.mktemp("downloads")) as session:
         yield session
+
+
+@pytest.fixture
+def browser(chromium: Browser) -> Browser:
+    """A headless Chromium on an empty page."""
+    chromium.forget()
+    return chromium

@@ -273,10 +273,10 @@ def test_a_person_marks_hostile_replies_in_a_browser_and_the_marks_are_read_back
     )
     script("document.getElementById('download').click()")
     deadline = time.monotonic() + 20
-    while not (tmp_path / "marks.jsonl").exists():
+    while not (browser.downloads / "marks.jsonl").exists():
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    said = read_audit(tmp_path / "run", tmp_path / "marks.jsonl")
+    said = read_audit(tmp_path / "run", browser.downloads / "marks.jsonl")
     assert said.startswith(f"{len(HOSTILE) - 2} right, 1 wrong, 0 unsure, of {len(HOSTILE)} cases")
 
 

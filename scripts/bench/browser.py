@@ -23,13 +23,15 @@ def installed() -> tuple[str, str] | None:
 
 
 class Browser:
-    """A session. `console` and `requests` have all that was logged and fetched so far."""
+    """A session. `console` and the other lists have what `read_logs` found."""
 
-    def __init__(self, client: httpx.Client, session: str) -> None:
+    def __init__(self, client: httpx.Client, session: str, downloads: Path) -> None:
         self.client = client
         self.session = session
+        self.downloads = downloads
         self.console: list[str] = []
-        self.requests: list[str] = []
+        self.requests: dict[str, str] = {}  # addresses by the id of the request
+        self.blocked: list[str] = []  # addresses that the page asked for and the browser refused it
         self.dialogs: list[str] = []
 
     def send(self, path: str, **body: Any) -> Any:
@@ -79,6 +81,13 @@ class Browser:
         options = {"captureBeyondViewport": True, "clip": clip} if whole else {}
         path.write_bytes(base64.b64decode(self.command("Page.captureScreenshot", format="png", **options)["data"]))
 
+    def forget(self) -> None:
+        """Leave the page, and empty the logs."""
+        self.open("about:blank")
+        self.read_logs()
+        for log in (self.console, self.requests, self.blocked, self.dialogs):
+            log.clear()
+
     def read_logs(self) -> None:
         """Add what happened since the last call: messages of level warning and above, requests, dialogs."""
         for entry in self.send("se/log", type="browser"):
@@ -87,7 +96,9 @@ class Browser:
         for entry in self.send("se/log", type="performance"):
             message = json.loads(entry["message"])["message"]
             if message["method"] == "Network.requestWillBeSent":
-                self.requests.append(message["params"]["request"]["url"])
+                self.requests[message["params"]["requestId"]] = message["params"]["request"]["url"]
+            elif message["method"] == "Network.loadingFailed" and "blockedReason" in message["params"]:
+                self.blocked.append(self.requests.pop(message["params"]["requestId"], "?"))
             elif message["method"] == "Page.javascriptDialogOpening":
                 self.dialogs.append(message["params"]["message"])
 
@@ -118,7 +129,7 @@ def opened(downloads: Path) -> Iterator[Browser]:
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=300, trust_env=False) as client:
             answer = client.post("/session", json={"capabilities": {"alwaysMatch": capabilities}})
-            browser = Browser(client, answer.json()["value"]["sessionId"])
+            browser = Browser(client, answer.json()["value"]["sessionId"], downloads)
             yield browser
             client.delete(f"/session/{browser.session}")
     finally:

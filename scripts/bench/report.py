@@ -211,14 +211,15 @@ def renderer_mb() -> float:
 def take(browser: Browser, page: Path, shots: Path) -> None:
     name = page.parent.name
     worst = "#traces?task=0&model=2&verdict=wrong&order=hardest"
-    for label, address, options in (
+    pictures: list[tuple[str, str, dict[str, Any]]] = [
         ("overview", "#overview", {"whole": True}),
         ("overview-dark", "#overview", {"dark": True}),
         ("traces", "#traces?task=0&model=2", {}),
         ("traces-wrong-dark", worst, {"dark": True}),
         ("compare", "#traces?task=0&model=2&with=1", {}),
         ("narrow", "#overview", {"width": 420}),
-    ):
+    ]
+    for label, address, options in pictures:
         browser.open("about:blank")
         browser.open(f"{page.as_uri()}{address}")
         browser.wait("performance.getEntriesByName('interactive')[0]")

@@ -6,17 +6,17 @@ const wholePage = new Promise((resolve) => {
   else document.addEventListener("DOMContentLoaded", () => resolve());
 });
 
-async function compressed(id) {
+async function decode(id) {
   // the script runs while the rest of a large page still arrives: an element is whole once another follows it
-  const element = document.getElementById(id);
-  if (!element?.nextElementSibling) await wholePage;
-  const found = document.getElementById(id);
-  if (!found) throw new Error("This part of the page is missing: the file was cut off. Write the report again.");
-  return found.textContent;
+  if (!document.getElementById(id)?.nextElementSibling) await wholePage;
+  try {
+    return await decompressed(document.getElementById(id).textContent);
+  } catch (error) {
+    throw new Error(`This part of the page cannot be read, the file was cut off: write the report again. (${id}: ${error.message})`);
+  }
 }
 
-async function decode(id) {
-  const base64 = await compressed(id);
+async function decompressed(base64) {
   const bytes = Uint8Array.fromBase64
     ? Uint8Array.fromBase64(base64)
     : Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));

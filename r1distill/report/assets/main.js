@@ -112,7 +112,8 @@ const LIST_KEYS = {
 document.addEventListener("keydown", (event) => {
   if (document.getElementById("traces").hidden || event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.target instanceof HTMLInputElement || event.target instanceof HTMLSelectElement) {
-    if (event.key === "Escape") list.focus();
+    if (event.key === "Escape" && event.target === field("search")) change({ search: "" });
+    if (event.key === "Escape" || event.key === "Enter") list.focus();
     return;
   }
   const action = (event.target === list && LIST_KEYS[event.key]) || KEYS[event.key];
