@@ -48,7 +48,8 @@ def facts(run: RunFiles, embedding: Embedding) -> str:
     tasks = len({one.task for one in run.scored})
     models = len({one.model for one in run.scored})
     traces = len(embedding.columns.question)
-    words = [f"{count:,} {name}" for count, name in ((models, "models"), (tasks, "tasks"), (traces, "traces")) if count]
+    counts = {"model": models, "task": tasks, "trace": traces}
+    words = [f"{count:,} {name}{'s' * (count != 1)}" for name, count in counts.items() if count]
     if embedding.left_out:
         words.append(f"{embedding.left_out:,} more traces are scored here and not shown (--samples)")
     return " · ".join([*words, f"{datetime.now():%Y-%m-%d %H:%M}"])

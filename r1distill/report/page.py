@@ -79,7 +79,7 @@ def overview(run: RunFiles, measured: Mapping[tuple[str, str], Measured], excerp
         "More samples a question": wrapped("charts", curve) and CURVES + wrapped("charts", curve),
         "Lengths of right and wrong replies": "".join(length),
         "Scores by group": wrapped("halves", group),
-        "Questions": "".join(worst),
+        "Hardest questions": "".join(worst),
         "How the student was made": "".join(making),
     }
     return contents_and_sections({title: content for title, content in sections.items() if content})

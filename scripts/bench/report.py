@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from browser import MISSING, Browser, installed, opened
@@ -143,6 +144,7 @@ def summary_of(
     rows = [[one[2] == "correct" for one in drawn if one[0] is question] for question in questions]
     score, low, high = accuracy_interval(rows)
     by_length = sorted(one[4] for one in drawn)
+    right, wrong = ([one[4] for one in drawn if (one[2] == "correct") == wanted] for wanted in (True, False))
     ks = [k for k in (1, 2, 4, 8, 16, 32, 64) if k <= samples]
     of_level = {}
     for level in range(1, 6):
@@ -155,11 +157,12 @@ def summary_of(
         "n_problems": len(questions), "samples": samples, "pass@1": score, "ci95": [low, high],
         "ci95_samples": [max(0, score - 0.02), min(1, score + 0.02)],
         "pass@k": {str(k): sum(1 - (1 - sum(row) / samples) ** k for row in rows) / len(rows) for k in ks},
-        "cons@k": {str(k): score + (1 - score) * 0.3 * (1 - 1 / k) for k in ks},
+        "cons@k": {str(k): score + score * (1 - score) * 0.6 * (1 - 1 / k) for k in ks},
         "truncated": sum(one[3] == "length" for one in drawn) / len(drawn),
         "no_answer": sum(one[2] == "no_answer" for one in drawn) / len(drawn),
         "verifier_timeout": 0.0, "failed": 0.0, "repetition": 0.004,
-        "mean_tokens": sum(by_length) / len(drawn), "median_tokens": by_length[len(drawn) // 2],
+        "mean_tokens": mean(by_length), "mean_tokens_correct": mean(right) if right else None,
+        "mean_tokens_wrong": mean(wrong) if wrong else None, "median_tokens": by_length[len(drawn) // 2],
         "p95_tokens": by_length[int(len(drawn) * 0.95)],
         "groups": {"level": of_level}, "temperature": 0.6, "top_p": 0.95, "max_tokens": 8000, "prompt": "prompts/math.txt",
         "published": {"source": "DeepSeek-R1, arXiv 2501.12948, table 5 (pass@1)", "scores": PUBLISHED[task]},

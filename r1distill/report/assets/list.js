@@ -32,7 +32,7 @@ function row(trace, place) {
       + `${index.sample[trace] + 1}`)),
     make("span", { class: "tokens" }, index.tokens[trace].toLocaleString("en")),
     make("span", { class: "line" }, spelledOut(index.excerpts[question])),
-    make("span", { class: "extracted" }, extracted === null ? "no answer" : spelledOut(extracted)),
+    make("span", { class: extracted === null ? "line" : "extracted" }, extracted === null ? "no answer" : spelledOut(extracted)),
   );
   element.style.top = place * ROW + "px";
   return element;
