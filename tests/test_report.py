@@ -158,7 +158,7 @@ def test_scores_rates_and_published_numbers_of_the_summaries_are_on_the_page(tmp
         truncated=0.123, no_answer=0.045, repetition=0.006, mean_tokens=12345.6, mean_tokens_correct=9876.4,
         **{"pass@k": {"1": 0.42, "2": 0.5, "16": 0.81}, "cons@k": {"1": 0.42, "16": 0.6}},
         groups={"level": {"5": {"n_problems": 13, "pass@1": 0.2718, "ci95": [0.1, 0.4]}}},
-        published={"source": "a table", "scores": {"R1-7B": 55.5, "rated": 1189}}, conditions={"engine": {"name": "an engine"}},
+        published={"source": "a table", "scores": {"R1-7B": 55.5}}, conditions={"engine": {"name": "an engine"}},
     )  # fmt: skip
     text = page_of(tmp_path).text
     for said in (
@@ -166,7 +166,22 @@ def test_scores_rates_and_published_numbers_of_the_summaries_are_on_the_page(tmp
         "a table", "27.2 %", "student pass@k", "student cons@k", "conditions.engine.name", "an engine",
     ):  # fmt: skip
         assert said in text
-    assert "rated" not in text
+
+
+def test_several_published_tables_are_told_apart_by_source_and_metric(tmp_path: Path) -> None:
+    small(tmp_path)
+    path = tmp_path / "eval" / "sums" / "student" / "summary.json"
+    tables = [
+        {"source": "a paper", "scores": {"R1-7B": 55.5}},
+        {"source": "a paper", "metric": "cons@64", "scores": {"R1-7B": 83.3}},
+        {"source": "a post", "metric": "pass@1", "scores": {"R1-7B": 50.8}},
+        {"source": "a post", "metric": "rating", "scores": {"R1-7B": 1189}},
+    ]
+    write_json(path, {**json.loads(path.read_text()), "published": tables})
+    page = page_of(tmp_path)
+    assert "published: 55.5 % [1], cons@64 83.3 % [1], 50.8 % [2], rating 1189 [2]" in page.text
+    assert "[1] a paper; [2] a post" in page.text
+    assert [row.get("class") for tag, row in page.found if tag == "path"] == ["hollow"] * 2
 
 
 def test_funnel_losses_and_times_are_on_the_page(tmp_path: Path) -> None:
@@ -317,7 +332,7 @@ def hostile_run(folder: Path, texts: list[str]) -> Path:
     for number, text in enumerate(texts):
         problem = Problem(f"{number} {text}", "choice", text, {"asserts": text}, [text, text], text, meta={text: text})
         rows.append((problem, [(text, text, "correct", "stop"), (None, text, "incorrect", "stop")]))
-    names = [text.replace("/", "∕").replace("\x00", "") for text in texts[:4]]
+    names = [text.replace("/", "∕").replace("\x00", "") for text in texts[1:4:2]]
     for name in names:
         group = {"n_problems": 1, "pass@1": 0.5, "ci95": [0.1, 0.9]}
         score(
@@ -478,20 +493,20 @@ def test_a_browser_shows_hostile_traces_as_text_and_nothing_runs_or_loads(tmp_pa
     browser.open(f"{(tmp_path / 'report.html').as_uri()}#overview")
     open_traces(browser, tmp_path, "#traces?with=1")
     total = browser.script("return total")
-    assert total == len(HOSTILE) * 2 * 4
+    assert total == len(HOSTILE) * 2 * 2
     seen = ""
     for number in range(total):
         browser.script(f"performance.clearMarks('trace shown'); thinkingOpen = true; choose({number})")
         browser.wait("performance.getEntriesByName('trace shown').length")
         seen += browser.script("return detail.textContent")
     for text in HOSTILE[:-1]:
-        assert seen.count(text) >= 8
+        assert seen.count(text) >= 4
     assert "⟨U+202E⟩7⟨U+202C⟩ ⟨U+200B⟩⟨U+0000⟩⟨U+001B⟩[31m⟨U+2028⟩⟨U+2029⟩⟨U+FEFF⟩" in seen
     assert not set(seen) & set("\u202e\u202c\u200b\x00\x1b\u2028\u2029\ufeff")
     for text in HOSTILE:  # as an address and as a search
         browser.script("change({ search: arguments[0] })", text)
         browser.wait("!/searched|searching/.test(document.getElementById('count').textContent)")
-        assert int(listed(browser).split()[0]) >= 8
+        assert int(listed(browser).split()[0]) >= 4
     assert browser.script("return window.hacked") is None
     assert (
         browser.script(

@@ -51,17 +51,10 @@ def score_axis() -> str:
     return f'<svg class="strip" viewBox="0 0 {STRIP_WIDTH} 16" aria-hidden="true">{"".join(marks)}</svg>'
 
 
-def score_strip(
-    score: float,
-    series: int,
-    questions: Sequence[float] | None,
-    samples: Sequence[float] | None,
-    *,
-    hollow: bool = False,
-) -> str:
+def score_strip(score: float, series: int, questions: Sequence[float] | None, samples: Sequence[float] | None) -> str:
     """A dot at the score, whiskers over questions and a band over samples; the numbers stand beside it."""
     x, y = Scale(0, 1, STRIP_MARGIN, STRIP_WIDTH - STRIP_MARGIN), STRIP_HEIGHT / 2
-    parts = [rule(x(share), 0, x(share), STRIP_HEIGHT) for share in (0, 0.25, 0.5, 0.75, 1)]
+    parts = []
     if questions:
         low, high = map(x, questions)
         parts += [rule(low, y, high, y, "whisker"), rule(low, y - 5, low, y + 5, "whisker")]
@@ -71,13 +64,22 @@ def score_strip(
         parts.append(
             f'<rect class="band" x="{low:.1f}" y="{y - 9}" width="{max(high - low, 1):.1f}" height="18" rx="2"/>'
         )
-    if hollow:
-        parts.append(f'<path class="hollow" d="M{x(score):.1f} {y - 5}l5 5l-5 5l-5 -5z"/>')
-    else:
-        parts.append(f'<circle class="dot" cx="{x(score):.1f}" cy="{y}" r="5"/>')
+    parts.append(f'<circle class="dot" cx="{x(score):.1f}" cy="{y}" r="5"/>')
+    return strip(f"series-{series % COLOURS}", parts)
+
+
+def published_strip(scores: Sequence[float]) -> str:
+    """A hollow diamond at each score."""
+    x, y = Scale(0, 1, STRIP_MARGIN, STRIP_WIDTH - STRIP_MARGIN), STRIP_HEIGHT / 2
+    return strip("", [f'<path class="hollow" d="M{x(score):.1f} {y - 5}l5 5l-5 5l-5 -5z"/>' for score in scores])
+
+
+def strip(kind: str, parts: Sequence[str]) -> str:
+    x = Scale(0, 1, STRIP_MARGIN, STRIP_WIDTH - STRIP_MARGIN)
+    grid = [rule(x(share), 0, x(share), STRIP_HEIGHT) for share in (0, 0.25, 0.5, 0.75, 1)]
     return (
-        f'<svg class="strip series-{series % COLOURS}" viewBox="0 0 {STRIP_WIDTH} {STRIP_HEIGHT}" aria-hidden="true">'
-        f"{''.join(parts)}</svg>"
+        f'<svg class="strip {kind}" viewBox="0 0 {STRIP_WIDTH} {STRIP_HEIGHT}" aria-hidden="true">'
+        f"{''.join([*grid, *parts])}</svg>"
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from r1distill.html_text import shown
 from r1distill.report.charts import Line, line_chart, score_axis, score_strip
 from r1distill.report.embedding import Measured
+from r1distill.report.published import published_rows, reports_of, source_list, tables_of
 from r1distill.report.reading import ROLES, Scored
 from r1distill.report.scales import percent
 
@@ -62,13 +63,8 @@ def score_table(
                 f'<tr><th scope="row">{shown(one.model)}</th><td colspan="{4 + len(RATES) + len(TOKENS)}" class="note">'
                 f"not scored yet; {verified:,} replies are verified</td></tr>"
             )
-    published = published_scores(scored)
-    rows += [
-        f'<tr class="published"><th scope="row">{shown(name)}</th>'
-        f"<td>{score_strip(score, 0, None, None, hollow=True)}</td>"
-        f'{cells([percent(score)])}<td colspan="{2 + len(RATES) + len(TOKENS)}" class="note">published</td></tr>'
-        for name, score in published.items()
-    ]
+    reports, sources = reports_of(tables_of(scored))
+    rows += published_rows(reports, 2 + len(RATES) + len(TOKENS))
     head = (
         '<thead><tr><th rowspan="2" scope="col">model</th>'
         f'<th rowspan="2" scope="col">pass@1, % of questions {score_axis()}</th>'
@@ -78,10 +74,7 @@ def score_table(
         f"<tr>{cells(['other questions', 'a re-run', *RATES.values(), *TOKENS.values()], 'th')}</tr></thead>"
     )
     table = f'<table class="scores">{head}<tbody>{"".join(rows)}</tbody></table>'
-    source = published_source(scored) if published else ""
-    return scrolling(table, f"Scores on {title}") + (
-        f'<p class="caption">Published scores (◇): {shown(source)}</p>' if source else ""
-    )
+    return scrolling(table, f"Scores on {title}") + source_list(sources)
 
 
 def score_row(one: Scored, series: int) -> str:
@@ -108,20 +101,6 @@ def share(value: float | None) -> str:
 
 def whole(value: float | None) -> str:
     return NONE if value is None else f"{value:,.0f}"
-
-
-def published_of(scored: Sequence[Scored]) -> dict[str, Any]:
-    return next((one.summary["published"] for one in scored if one.summary.get("published")), {})
-
-
-def published_scores(scored: Sequence[Scored]) -> dict[str, float]:
-    """Shares by the name of the model. Files have percent; a number over 100 is a rating and no share."""
-    scores = published_of(scored).get("scores", {})
-    return {name: value / 100 for name, value in scores.items() if isinstance(value, int | float) and value <= 100}
-
-
-def published_source(scored: Sequence[Scored]) -> str:
-    return str(published_of(scored).get("source", ""))
 
 
 # ---------------------------------------------------------------- curves

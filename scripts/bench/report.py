@@ -11,7 +11,6 @@ its text stands on the page, and for a search through every text.
 import argparse
 import json
 import random
-import resource
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from statistics import mean
 from typing import Any
 
 from browser import MISSING, Browser, installed, opened
+from machine import status_kib
 
 from r1distill.evaluate.metrics import accuracy_interval
 from r1distill.records import Outcome, Problem, Trace, Verdict
@@ -177,7 +177,7 @@ def write(folder: Path) -> dict[str, float]:
     started = time.perf_counter()
     write_report(folder)
     seconds = time.perf_counter() - started
-    return {"seconds": seconds, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    return {"seconds": seconds, "peak_mb": status_kib("VmHWM") / 1024}
 
 
 def use(page: Path, browser: Browser, shots: Path | None) -> dict[str, float]:
