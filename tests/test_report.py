@@ -20,6 +20,7 @@ from r1distill.errors import UserError
 from r1distill.evaluate.metrics import accuracy_interval
 from r1distill.html_text import shown, source_hash
 from r1distill.records import Outcome, Problem, Trace, Verdict
+from r1distill.report.charts import apart
 from r1distill.report.command import write_report
 from r1distill.report.embedding import CHUNK_BYTES, Chunks, Embedding, as_json_block, excerpt
 from r1distill.report.reading import read_run
@@ -465,6 +466,10 @@ def test_a_scale_meets_its_ends_and_is_even_in_its_own_measure() -> None:
     assert Scale(1, 100, 0, 2, log=True)(10) == pytest.approx(1)
 
 
+def test_ticks_on_a_logarithmic_axis_are_apart_and_keep_the_last() -> None:
+    assert apart([1, 2, 4, 8, 16, 32, 33], Scale(1, 33, 0, 300, log=True)) == [1, 2, 4, 8, 16, 33]
+
+
 def test_an_excerpt_is_one_short_line_and_marked_where_it_is_cut() -> None:
     assert excerpt(" a\n b ", 10) == "a b"
     assert excerpt("x" * 11, 10) == "x" * 10 + "…"
@@ -627,6 +632,24 @@ def test_a_line_of_ten_megabytes_is_shown_a_part_at_a_time(tmp_path: Path, brows
     assert browser.script(f"return {shown}") > 1.9 * first
     # no character was cut into halves
     assert "⟨U+D8" not in browser.script("return document.querySelector('.thinking .text').textContent")
+    browser.read_logs()
+    assert browser.console == []
+
+
+def test_an_address_of_nonsense_opens_a_page_that_works(tmp_path: Path, browser: Browser) -> None:
+    write_report(small(tmp_path))
+    page = (tmp_path / "report.html").as_uri()
+    for words, count in (
+        ("trace=1.5&with=99&other=-1&question=length", 12),
+        ("trace=length&order=toString&with=x", 12),
+        ("task=9&verdict=none", 0),
+        ("=&&trace=1e9&search=%", 0),
+    ):
+        browser.open(f"{page}#traces?{words}")
+        browser.wait(f"document.getElementById('count').textContent === '{count} of 12 traces'")
+        browser.open("about:blank")
+    browser.open(f"{page}#%00<script>")
+    assert not browser.script("return document.getElementById('overview').hidden")
     browser.read_logs()
     assert browser.console == []
 

@@ -96,7 +96,7 @@ def line_chart(
     low_y = 0.0 if shares else min(0.0, *(y for line in lines for _, y in line.points))
     x = Scale(min(xs), max(xs) if max(xs) > min(xs) else min(xs) + 1, left, WIDTH - right, log_x)
     y = Scale(low_y, high_y, height - bottom, top)
-    x_ticks = sorted(set(xs)) if log_x else ticks(x.low, x.high)
+    x_ticks = apart(sorted(set(xs)), x) if log_x else ticks(x.low, x.high)
     parts = []
     for value in ticks(low_y, high_y):
         parts += [
@@ -117,6 +117,15 @@ def line_chart(
         f"{line.label} from {said(line.points[0][1], shares)} to {said(line.points[-1][1], shares)}" for line in lines
     )
     return svg(title, WIDTH, height, parts, say) + legend([(line.label, line.series, line.dashed) for line in lines])
+
+
+def apart(values: Sequence[float], scale: Scale, pixels: float = 22) -> list[float]:
+    """The ascending values that can be written side by side, the last one among them."""
+    kept: list[float] = []
+    for value in reversed(values):
+        if not kept or scale(kept[-1]) - scale(value) >= pixels:
+            kept.append(value)
+    return kept[::-1]
 
 
 def said(value: float, shares: bool) -> str:
@@ -189,7 +198,9 @@ def median(values: Sequence[int]) -> int:
 
 def bar_chart(title: str, x_label: str, rows: Mapping[str, float], written: Mapping[str, str]) -> str:
     """A bar for each name, with its value as `written`."""
-    left, right, row = 110, 120, 26
+    left = 14 + 7 * min(26, max(map(len, rows)))
+    right = 14 + 6.5 * min(28, max(map(len, written.values())))
+    row = 26
     height = row * len(rows) + 40
     x = Scale(0, max(rows.values()) or 1, left, WIDTH - right)
     parts = []

@@ -7,6 +7,7 @@ read: the index has to stand before them on the page, and they may be larger tha
 """
 
 import json
+import math
 import zlib
 from base64 import b64encode
 from collections import defaultdict
@@ -34,7 +35,7 @@ class Chunks:
         self.pending_bytes = 0
 
     def add(self, record: dict[str, Any]) -> None:
-        data = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
+        data = json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         text = data.encode(errors="backslashreplace")  # half a surrogate pair, as JSON writes it
         if self.pending and self.pending_bytes + len(text) > CHUNK_BYTES:
             self.flush()
@@ -139,7 +140,7 @@ class Embedding:
                 "thinking": reply.thinking,
                 "answer": reply.answer,
                 "error": reply.error,
-                "seconds": reply.seconds,
+                "seconds": reply.seconds if math.isfinite(reply.seconds) else None,
                 "extracted": extracted,
                 "detail": verdict.detail if verdict else "",
                 "verifier": verdict.verifier if verdict else "",

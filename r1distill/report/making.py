@@ -1,5 +1,6 @@
 """The sections of the page on how the student was made: funnel, losses, time."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -61,7 +62,7 @@ def losses(log: Sequence[Mapping[str, Any]]) -> str:
 
 
 def is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and value == value
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def stage_times(stages: Mapping[str, Mapping[str, Any]]) -> str:

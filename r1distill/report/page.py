@@ -29,6 +29,7 @@ def head(run: RunFiles, index: Mapping[str, Any], measured: Mapping[tuple[str, s
     script = '"use strict";\n' + "".join((ASSETS / name).read_text(encoding="utf-8") for name in SCRIPTS)
     rules = policy(script, style) + "; require-trusted-types-for 'script'; trusted-types 'none'"
     traces = len(index["question"])
+    versions = ", ".join(f"{name} {version}" for name, version in run.versions.items())
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -49,7 +50,7 @@ def head(run: RunFiles, index: Mapping[str, Any], measured: Mapping[tuple[str, s
 <h1>{shown(run.name)}</h1>
 <p class="facts">{shown(facts)}</p>
 {overview(run, measured, index["excerpts"])}
-<footer>Written by r1distill {shown(__version__)}. {shown(", ".join(map(" ".join, run.versions.items())))}</footer>
+<footer>Written by r1distill {shown(__version__)}. {shown(versions)}</footer>
 </main>
 {EXPLORER}
 <script type="application/json" id="index">{as_json_block(index)}</script>
@@ -70,13 +71,14 @@ def overview(run: RunFiles, measured: Mapping[tuple[str, str], Measured], excerp
         group.append(groups(name, scored, series))
         length.append(lengths(name, of_task))
         worst.append(worst_questions(name, number, of_task, excerpts))
+    drawn = wrapped("charts", curve)
     making = [
         wrapped("charts", [funnel(run.funnel), losses(run.training_log), stage_times(run.stages)]),
         funnel_by_source(run.funnel),
     ]
     sections = {
         "Scores": "".join([READING, *scores]) if scores else "<p>This run has no evaluation yet.</p>",
-        "More samples a question": wrapped("charts", curve) and CURVES + wrapped("charts", curve),
+        "More samples a question": drawn and CURVES + drawn,
         "Lengths of right and wrong replies": "".join(length),
         "Scores by group": wrapped("halves", group),
         "Hardest questions": "".join(worst),
@@ -134,7 +136,7 @@ autocomplete="off" spellcheck="false"></label>
 <div class="panes">
 <div class="listing"><div class="counted"><output id="count" aria-live="polite"></output>
 <button id="question" type="button" hidden></button></div>
-<div id="list" role="listbox" tabindex="0" aria-label="Traces"><div id="spacer"></div></div></div>
+<div id="list" role="listbox" tabindex="0" aria-label="Traces"><div id="spacer" role="presentation"></div></div></div>
 <article id="detail" tabindex="-1" aria-label="The chosen trace"></article>
 </div>
 <p id="keys"><kbd>↑</kbd> <kbd>↓</kbd> or <kbd>k</kbd> <kbd>j</kbd> previous, next · <kbd>/</kbd> search · <kbd>t</kbd>

@@ -86,12 +86,12 @@ def standing_table(
 ) -> str:
     head = (
         f'<thead><tr><th scope="col">question</th>{cells(models, "th")}'
-        f"{cells(['all models', 'largest gap'], 'th')}</tr></thead>"
+        f"{cells(['all models', 'largest gap'] if len(models) > 1 else [], 'th')}</tr></thead>"
     )
     body = "".join(
         f'<tr><td class="question"><a href="#traces?task={task}&amp;question={row.number}">{shown(excerpts[row.number])}'
         f"</a></td>{''.join(share_cell(row.counts.get(model)) for model in models)}"
-        f"{cells([percent(row.mean, 0), percent(row.spread, 0)])}</tr>"
+        f"{cells([percent(row.mean, 0), percent(row.spread, 0)] if len(models) > 1 else [])}</tr>"
         for row in rows
     )
     return scrolling(f"<table>{head}<tbody>{body}</tbody></table>", label)

@@ -34,7 +34,7 @@ const ORDERS = {
   longest: (one, two) => index.tokens[two] - index.tokens[one] || one - two,
   shortest: (one, two) => index.tokens[one] - index.tokens[two] || one - two,
 };
-const inOrder = (traces) => traces.sort(ORDERS[state.order] ?? byQuestion);
+const inOrder = (traces) => traces.sort(Object.hasOwn(ORDERS, state.order) ? ORDERS[state.order] : byQuestion);
 
 function chosenTraces() {
   const traces = [];

@@ -31,7 +31,10 @@ function route() {
   const given = Object.fromEntries(new URLSearchParams(words ?? ""));
   state = { ...EMPTY };
   for (const name of Object.keys(EMPTY)) if (name in given) state[name] = given[name];
-  if (!(Number(state.trace) < total)) state.trace = "";
+  for (const [name, limit] of [["trace", total], ["other", total], ["with", index.models.length], ["question", index.excerpts.length]]) {
+    const number = Number(state[name]);
+    if (!Number.isInteger(number) || number < 0 || number >= limit) state[name] = "";
+  }
   showTraces();
 }
 
