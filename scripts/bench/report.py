@@ -177,7 +177,7 @@ def write(folder: Path) -> dict[str, float]:
     started = time.perf_counter()
     write_report(folder)
     seconds = time.perf_counter() - started
-    return {"seconds": seconds, "peak_mb": status_kib("VmHWM") / 1024}
+    return {"seconds": seconds, "cpu": time.process_time(), "peak_mb": status_kib("VmHWM") / 1024}
 
 
 def use(page: Path, browser: Browser, shots: Path | None) -> dict[str, float]:
@@ -254,7 +254,7 @@ def main() -> None:
             done = subprocess.run(command, check=True, capture_output=True, text=True)
             found = json.loads(done.stdout.splitlines()[-1])
             page = folder / "report.html"
-            print(f"{traces:,} traces: written in {found['seconds']:.1f} s, peak {found['peak_mb']:,.0f} MB, "
+            print(f"{traces:,} traces: written in {found['seconds']:.1f} s ({found['cpu']:.1f} s of one core), peak {found['peak_mb']:,.0f} MB, "
                   f"{page.stat().st_size / 2**20:,.1f} MiB", flush=True)  # fmt: skip
             if not installed():
                 print(f"  not loaded: {MISSING}")
