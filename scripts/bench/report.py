@@ -254,8 +254,12 @@ def main() -> None:
             done = subprocess.run(command, check=True, capture_output=True, text=True)
             found = json.loads(done.stdout.splitlines()[-1])
             page = folder / "report.html"
-            print(f"{traces:,} traces: written in {found['seconds']:.1f} s ({found['cpu']:.1f} s of one core), peak {found['peak_mb']:,.0f} MB, "
-                  f"{page.stat().st_size / 2**20:,.1f} MiB", flush=True)  # fmt: skip
+            size = page.stat().st_size / 2**20
+            print(
+                f"{traces:,} traces: written in {found['seconds']:.1f} s ({found['cpu']:.1f} s of one core), "
+                f"peak {found['peak_mb']:,.0f} MB, {size:,.1f} MiB",
+                flush=True,
+            )
             if not installed():
                 print(f"  not loaded: {MISSING}")
                 continue
