@@ -335,3 +335,14 @@ def compare(
 ) -> None:
     """B against A, question by question: difference, interval, p-value, what changed, and what could be seen."""
     room("evaluate.compare").compare_command(a, b, any_protocol=any_protocol, as_json=as_json)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False)],
+    samples: Annotated[
+        int | None, typer.Option(min=1, help="Embed at most so many traces a question and model; all by default.")
+    ] = None,
+) -> None:
+    """Write RUN/report.html: scores, charts and every trace of a run, finished or not, in one file for a browser."""
+    print(room("report.command").write_report(folder, samples))

@@ -91,14 +91,17 @@ def write_records(path: Path, record_type: type[Record], records: Iterable[Recor
     return count
 
 
-def read_records(path: Path, record_type: type[Record]) -> Iterator[Record]:
-    """The records of a Parquet file, or of all in a folder in the order of their names. Raises UserError if unreadable."""
+def read_records(path: Path, record_type: type[Record], *, rows: int = ROWS_A_GROUP) -> Iterator[Record]:
+    """The records of a Parquet file, or of all in a folder in the order of their names; `rows` of them in memory at once.
+
+    Raises UserError where a file is unreadable.
+    """
     names = tuple(field.name for field in dataclasses.fields(record_type))  # type: ignore[arg-type]
     json_names = json_columns(record_type)
     for file in sorted(path.glob("*.parquet")) if path.is_dir() else [path]:
         try:
             with pq.ParquetFile(file) as parquet:
-                for batch in parquet.iter_batches(batch_size=ROWS_A_GROUP, columns=list(names)):
+                for batch in parquet.iter_batches(batch_size=rows, columns=list(names)):
                     for row in batch.to_pylist():
                         for name in json_names:
                             row[name] = None if row[name] is None else json.loads(row[name])

@@ -1,9 +1,11 @@
 """Fixtures that several tests share."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from bench.browser import MISSING, Browser, installed, opened
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test asks a model hub
 
@@ -26,3 +28,18 @@ def tiny_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = tiny_model.make_model(tokenizer)
     assert tiny_model.learn_by_heart(model, tokenizer) < 0.05
     return tiny_model.save(model, tokenizer, tmp_path_factory.mktemp("tiny") / "teacher")
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    if not installed():
+        pytest.skip(MISSING)
+    with opened(tmp_path_factory.mktemp("downloads")) as session:
+        yield session
+
+
+@pytest.fixture
+def browser(chromium: Browser) -> Browser:
+    """A headless Chromium on an empty page."""
+    chromium.forget()
+    return chromium

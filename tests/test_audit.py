@@ -2,26 +2,25 @@
 
 import json
 import re
-import shutil
-import subprocess
 import time
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
+from bench.browser import Browser
 from hypothesis import given
 from hypothesis import strategies as st
 from small_run import assert_one_error_line, jsonl, r1distill
 
 from r1distill.errors import UserError
+from r1distill.html_text import source_hash
 from r1distill.prompting import split_thinking
 from r1distill.records import Outcome, Problem, Trace, Verdict
 from r1distill.store import read_json, write_records
 from r1distill.verify.audit import allocation, draw, make_audit, read_audit, stratum_of
-from r1distill.verify.audit_page import Case, page, source_hash
+from r1distill.verify.audit_page import Case, page
 
 JUDGED = "judge judge-1 / prompt 0123456789ab / math-verify 0.9.0"
 HOSTILE = [
@@ -256,49 +255,13 @@ def test_the_policy_allows_the_pages_own_script_and_style_and_nothing_else() -> 
     assert [tag for tag, _ in elements.found].index("meta") < [tag for tag, _ in elements.found].index("style")
 
 
-@pytest.fixture
-def browser(tmp_path: Path):
-    """A session of a headless Chromium: a function that sends it WebDriver commands. Downloads go to tmp_path."""
-    driver, chromium = shutil.which("chromedriver"), shutil.which("chromium")
-    if not driver or not chromium:
-        pytest.skip("needs chromium and chromedriver (Debian: apt-get install chromium-driver)")
-    process = subprocess.Popen([driver, "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    assert process.stdout
-    port = next(
-        match[1] for line in process.stdout if (match := re.search(r"started successfully on port (\d+)", line))
-    )
-    client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False)
-    options = {
-        "binary": chromium,
-        "args": ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
-        "prefs": {"download.default_directory": str(tmp_path), "download.prompt_for_download": False},
-    }
-    capabilities = {"alwaysMatch": {"goog:chromeOptions": options, "unhandledPromptBehavior": "ignore"}}
-    try:
-        answer = client.post("/session", json={"capabilities": capabilities})
-        session = answer.json()["value"]["sessionId"]
-
-        def send(path: str, **body: Any) -> Any:
-            reply = client.post(f"/session/{session}/{path}", json=body)
-            assert reply.status_code == 200, reply.text
-            return reply.json()["value"]
-
-        yield send
-        client.delete(f"/session/{session}")
-    finally:
-        client.close()
-        process.terminate()
-        process.wait()
-
-
-def test_a_person_marks_hostile_replies_in_a_browser_and_the_marks_are_read_back(tmp_path: Path, browser: Any) -> None:
+def test_a_person_marks_hostile_replies_in_a_browser_and_the_marks_are_read_back(
+    tmp_path: Path, browser: Browser
+) -> None:
     rows = [(Problem(f"{n} {text}", answer=text), [(text, "correct", text)]) for n, text in enumerate(HOSTILE)]
     audit(folder_of(tmp_path / "run", rows))  # type: ignore[arg-type]
-    browser("url", url=(tmp_path / "run" / "audit" / "audit.html").as_uri())
-
-    def script(code: str) -> Any:
-        return browser("execute/sync", script=code, args=[])
-
+    browser.open((tmp_path / "run" / "audit" / "audit.html").as_uri())
+    script = browser.script
     assert script("return window.hacked") is None
     assert script("return document.scripts.length") == 1
     assert script("return performance.getEntriesByType('resource').length") == 0
@@ -310,10 +273,10 @@ def test_a_person_marks_hostile_replies_in_a_browser_and_the_marks_are_read_back
     )
     script("document.getElementById('download').click()")
     deadline = time.monotonic() + 20
-    while not (tmp_path / "marks.jsonl").exists():
+    while not (browser.downloads / "marks.jsonl").exists():
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    said = read_audit(tmp_path / "run", tmp_path / "marks.jsonl")
+    said = read_audit(tmp_path / "run", browser.downloads / "marks.jsonl")
     assert said.startswith(f"{len(HOSTILE) - 2} right, 1 wrong, 0 unsure, of {len(HOSTILE)} cases")
 
 

@@ -55,3 +55,8 @@ def test_the_wheel_has_the_teachers_adapter_and_the_licence(installed: Path) -> 
     assert (adapter / "PROVENANCE.md").exists()
     assert sum(file.stat().st_size for file in adapter.iterdir()) <= 12_000_000
     assert list(installed.glob("r1distill-*.dist-info/licenses/LICENSE"))
+
+
+def test_the_wheel_has_the_style_and_the_scripts_of_the_report(installed: Path) -> None:
+    folder = Path("r1distill", "report", "assets")
+    assert {path.name for path in (installed / folder).iterdir()} == {path.name for path in (ROOT / folder).iterdir()}

@@ -5,13 +5,11 @@ seen are spelled out (a right-to-left mark could make a wrong answer look right)
 content security policy lets nothing run or load but the one script and the one style below, known by their hashes.
 """
 
-import hashlib
-import unicodedata
-from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from r1distill.html_text import policy, shown
 from r1distill.prompting import LETTERS
 from r1distill.records import Outcome
 from r1distill.verify.rates import MARKS
@@ -83,15 +81,11 @@ count();
 
 def page(title: str, cases: Sequence[Case]) -> str:
     """The whole page. What the verifier said is folded away: it should not lead the person who marks."""
-    policy = (
-        f"default-src 'none'; script-src '{source_hash(SCRIPT)}'; style-src '{source_hash(STYLE)}'; "
-        "base-uri 'none'; form-action 'none'"
-    )
     return f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{escape(policy)}">
+<meta http-equiv="Content-Security-Policy" content="{escape(policy(SCRIPT, STYLE))}">
 <meta name="viewport" content="width=device-width">
 <title>Audit of {shown(title)}</title>
 <style>{STYLE}</style>
@@ -107,11 +101,6 @@ none, <em>unsure</em> where you cannot tell. What the verifier said is folded aw
 </body>
 </html>
 """
-
-
-def source_hash(source: str) -> str:
-    """As a content security policy names the text of an inline script or style."""
-    return f"sha256-{b64encode(hashlib.sha256(source.encode()).digest()).decode()}"
 
 
 def article(number: int, case: Case) -> str:
@@ -133,12 +122,3 @@ def article(number: int, case: Case) -> str:
 
 def block(text: str) -> str:
     return f"<pre>{shown(text)}</pre>"
-
-
-def shown(text: str) -> str:
-    """Escaped for HTML, attributes included, with control and format characters spelled out."""
-    return escape("".join(f"⟨U+{ord(one):04X}⟩" if is_hidden(one) else one for one in text))
-
-
-def is_hidden(character: str) -> bool:
-    return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") and character not in "\n\t"
