@@ -88,10 +88,10 @@ def score_model(
     started = time.monotonic()
     with open_pool(run.recipe.verify) as pool, EarlyVerdicts(pool) as early:
 
-        def note(facts: dict[str, Any]) -> None:
-            for each in benchmarks:
-                folder = run.evaluation / each.task.name / contestant.name
-                note_conditions(folder, {"engine": facts, "seed": run.recipe.seed, **machine()})
+        def note(facts: dict[str, Any], lacking: list[Job]) -> None:
+            here = machine()
+            for job in lacking:
+                note_conditions(job.journal.parent, {"engine": facts, "seed": run.recipe.seed, **here})
 
         def next_round(jobs: list[Job]) -> list[Job]:
             """Score what is there, and return the jobs that want more samples."""

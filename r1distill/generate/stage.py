@@ -159,12 +159,13 @@ def sample_jobs(
     label: str = "",
     show_first: bool = False,
     watch: Watch = Watch(),
-    on_open: Callable[[dict[str, Any]], None] = lambda facts: None,
+    on_open: Callable[[dict[str, Any], list[Job]], None] = lambda facts, jobs: None,
     next_round: Callable[[list[Job]], list[Job]] = lambda jobs: [],
 ) -> list[dict[str, Any]]:
     """Sample what is missing into the journals, then write all traces as Parquet; the model is opened once, if at all.
 
-    `label` is what several jobs are called together. `on_open` is told the facts of the backend when it is opened. When
+    `label` is what several jobs are called together. `on_open` is told the facts of the backend, and which jobs it
+    is going to sample. When
     all traces are written `next_round` is given the jobs, and those that it returns are next, with the model still open.
 
     Returns for each job of each round counts over all attempts, and of this one: {"samples", "failed", "tokens",
@@ -183,13 +184,13 @@ def sample_jobs(
             is_open = False
             async with AsyncExitStack() as opened:
 
-                async def opening(what: str) -> None:
+                async def opening(what: str, lacking: list[Job]) -> None:
                     nonlocal is_open
                     if not is_open:
                         with console.status(f"{what}: starting {jobs[0].plan.model}"):
                             await opened.enter_async_context(backend)
                         is_open = True
-                        on_open(backend.facts())
+                    on_open(backend.facts(), lacking)
 
                 while jobs:
                     new_tokens = await sample_missing(
@@ -255,7 +256,7 @@ def count(trace: Trace, counts: dict[str, Any]) -> None:
 async def sample_missing(
     jobs: list[Job],
     backend: Backend,
-    opening: Callable[[str], Awaitable[None]],
+    opening: Callable[[str, list[Job]], Awaitable[None]],
     judge: Judge,
     clock: Clock,
     concurrency: int,
@@ -283,7 +284,7 @@ async def sample_missing(
         label = jobs[missing[0]].label if len(works) == 1 else label
         meter = Meter(label, watch.file, watch.usd_per_million_tokens)
         meters.append(meter)
-        await opening(label)
+        await opening(label, [jobs[number] for number in missing])
         samples = sample_all(
             works, backend, concurrency=concurrency, judge=judge, on_running=partial(setattr, meter, "running")
         )
