@@ -25,7 +25,8 @@ class Difference:
     """`difference` is the pass@1 of B less that of A, `ci95` its 95 % interval over questions.
 
     `p_value` is two-sided. `detectable` is the smallest true difference that this many questions, with as many samples
-    and as far apart as these two models are, show (p < 5 %) in 80 % of the cases.
+    and as far apart as these two models are, show (p ≤ 5 %) in 80 % of the cases; in simulation it is 76 % at 30
+    questions of one sample, where the exact test is the most careful, and 80 to 98 % elsewhere.
     """
 
     n_questions: int
