@@ -235,11 +235,11 @@ def lines(tables: int) -> Iterator[str]:
             yield f"{name}, n = {samples}: {shown}"
     yield "\ncompare: significant at 5 % where both are equal (alike, and better at other questions), interval, power"
     yield f"{'questions':>10}{'samples':>8}{'alike':>8}{'other':>8}{'held':>8}{'held, other':>13}{'can see':>9}{'power':>8}"
-    for questions, share in ((30, 1), (500, 5)):
+    for questions, share in ((30, 1), (500, 2)):
         for samples in (1, 4, 16, 64):
             alike = compare_equals(random, questions, samples, tables // share, 0.0)
             other = compare_equals(random, questions, samples, tables // share, 1.0)
-            detectable, power = power_at_detectable(random, questions, samples, tables // share // 4)
+            detectable, power = power_at_detectable(random, questions, samples, tables // share // 2)
             yield (
                 f"{questions:>10}{samples:>8}{alike.significant:>8.1%}{other.significant:>8.1%}{alike.held:>8.1%}"
                 f"{other.held:>13.1%}{100 * detectable:>9.1f}{power:>8.1%}"

@@ -206,7 +206,7 @@ def show(a: str, b: str, comparisons: list[Comparison]) -> None:
             f"{100 * found.detectable:.1f}",
         )
     console.print(table)
-    say("differences in points; can see: the smallest true difference that shows (p < 5 %) in 80 % of the cases")
+    say("differences in points; can see: the smallest true difference that shows (p ≤ 5 %) in 80 % of the cases")
     for each in comparisons:
         if each.different_conditions:
             say(f"{each.task}: not taken alike: {'; '.join(each.different_conditions)}")

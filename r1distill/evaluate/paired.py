@@ -15,9 +15,7 @@ from r1distill.evaluate.bounds import t_quantile
 from r1distill.evaluate.metrics import checked
 
 POWER = 0.8
-FINEST = (
-    4096  # steps of a share that the test tells apart, where the numbers of samples have no smaller common multiple
-)
+FINEST = 4096  # steps of a share that the test tells apart, where the numbers of samples have no smaller multiple
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +23,8 @@ class Difference:
     """`difference` is the pass@1 of B less that of A, `ci95` its 95 % interval over questions.
 
     `p_value` is two-sided. `detectable` is the smallest true difference that this many questions, with as many samples
-    and as far apart as these two models are, show (p < 5 %) in 80 % of the cases.
+    and as far apart as these two models are, show (p ≤ 5 %) in about 80 % of the cases: in simulation in 75 % at 30
+    questions of one sample, where the exact test is the most careful, and in 78 to 99 % elsewhere.
     """
 
     n_questions: int

@@ -10,11 +10,11 @@ submission, which no offline set has. So this estimate knows neither penalties n
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from r1distill.evaluate.bounds import Z_95
 
@@ -31,7 +31,7 @@ class Rating:
     n_problems: int
 
 
-def codeforces_rating(ratings: Sequence[float], shares: Sequence[float]) -> Rating:
+def codeforces_rating(ratings: ArrayLike, shares: ArrayLike) -> Rating:
     """The rating of a model that solves a problem of `ratings (N,)` in the share `shares (N,)` of its samples.
 
     The interval holds the r that a score test does not reject: (solved - expected)² ≤ z² Σ e (1 - e), the variance of
@@ -54,9 +54,9 @@ def codeforces_rating(ratings: Sequence[float], shares: Sequence[float]) -> Rati
     )
 
 
-def chances(difficulty: NDArray[np.float64], rating: float) -> NDArray[np.float64]:
-    """The chance to solve each problem of `difficulty (N,)`."""
-    return 1 / (1 + 10 ** ((difficulty - rating) / SCALE))
+def chances(difficulty: ArrayLike, rating: ArrayLike) -> NDArray[np.float64]:
+    """The chance of a participant of `rating` to solve a problem of `difficulty`, of one or many of either."""
+    return 1 / (1 + 10 ** (np.subtract(difficulty, rating, dtype=np.float64) / SCALE))
 
 
 def root(lead: Callable[[float], float]) -> float:
