@@ -164,9 +164,9 @@ def sample_jobs(
 ) -> list[dict[str, Any]]:
     """Sample what is missing into the journals, then write all traces as Parquet; the model is opened once, if at all.
 
-    `label` is what several jobs are called together. `on_open` is told the facts of the backend, and which jobs it
-    is going to sample. When
-    all traces are written `next_round` is given the jobs, and those that it returns are next, with the model still open.
+    `label` is what several jobs are called together. `on_open` is told the facts of the backend, and which jobs it is
+    going to sample. When all traces are written `next_round` is given the jobs, and those that it returns are next, with
+    the model still open.
 
     Returns for each job of each round counts over all attempts, and of this one: {"samples", "failed", "tokens",
     "new_tokens", …}.
@@ -199,7 +199,8 @@ def sample_jobs(
                     counts.extend(
                         {**compact(job), "new_tokens": new} for job, new in zip(jobs, new_tokens, strict=True)
                     )
-                    jobs = next_round(jobs)
+                    # in a thread, where it may sample by itself: the judge of the replies is a model too
+                    jobs = await asyncio.to_thread(next_round, jobs)
 
         asyncio.run(rounds(jobs))
     return counts
