@@ -197,6 +197,11 @@ class Train(Section):
     """Flags of `accelerate launch` (`config_file`, …); empty is FSDP2 over the GPUs of this machine if it has several."""
 
     @property
+    def trusts_remote_code(self) -> bool:
+        """Whether code that comes with the student may be run; off unless `model_args` says so."""
+        return self.model_args.get("trust_remote_code", False)
+
+    @property
     def tokenizer_used(self) -> tuple[str, str | None, str]:
         """Name, revision and recipe key of the tokenizer that the student is trained and saved with."""
         if self.tokenizer:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Sets up .venv and runs every check: ruff, pyright, pytest with coverage.
-#   scripts/test.sh [pytest options]                  e.g. scripts/test.sh -m "not slow" -x
+# Sets up .venv and runs every check: ruff, pyright, pytest.
+#   scripts/test.sh [pytest options]                  e.g. scripts/test.sh -m "not slow" -x, or --cov
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 "$root/scripts/setup.sh" quickstart ray dev
@@ -10,4 +10,5 @@ bin=$root/.venv/bin
 "$bin/ruff" check
 "$bin/ruff" format --check
 "$bin/pyright" --pythonpath "$bin/python"
-"$bin/python" -m pytest --cov --cov-report=term "$@"
+# two processes: half of the time a test waits for a process of its own; a file stays in one of them, with its fixtures
+"$bin/python" -m pytest -n 2 --dist loadfile "$@"

@@ -1,11 +1,18 @@
-"""Clipping in two phases: the group of a parameter, what torch does, at which step. In two processes: test_distributed."""
+"""Clipping in two phases: which group a parameter is in, what torch does, at which step, and the same in two processes."""
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny_model
 import torch
 from accelerate.utils import DistributedType
+from safetensors.torch import load_file
+from small_run import ROOT
 from tiny_trainer import assert_same, copy_of, make, trained
 from transformers import LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM, TrainerCallback
 
@@ -225,3 +232,34 @@ def test_where_it_would_be_wrong_it_is_refused(distributed, is_fsdp2, message):
 def test_a_common_norm_that_is_off_is_refused(tmp_path, model):
     with pytest.raises(UserError, match=r"max_grad_norm = 0, which turns clipping off"):
         make(model, tmp_path, clip=Clip(), max_grad_norm=0.0)
+
+
+def launched(student: Path, folder: Path, how: str, processes: int) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    folder.mkdir()
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    result = subprocess.run(
+        [*command, str(ROOT / "tests" / "sharded_worker.py"), str(student), str(folder), how],
+        capture_output=True, text=True, timeout=300,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-3000:]
+    return json.loads((folder / "log.json").read_text()), load_file(folder / "student" / "model.safetensors")
+
+
+@pytest.mark.slow
+def test_two_processes_clip_as_one_with_ddp_and_with_shards_of_fsdp2(tmp_path, model):
+    student = tmp_path / "model"
+    untied(model).save_pretrained(student)
+    alone, weights = launched(student, tmp_path / "alone", "ddp", 1)
+    steps = [row for row in alone["log"] if "loss" in row]
+    assert [row["clip_rate/norms"] for row in steps] == [1.0, 1.0, 0.0, 0.0]
+    for how, kind in (("ddp", "Parameter"), ("fsdp2", "DTensor")):
+        found, theirs = launched(student, tmp_path / how, how, 2)
+        assert found["parameters"] == [kind]
+        for ours, other in zip(steps, (row for row in found["log"] if "loss" in row), strict=True):
+            names = [name for name in ours if name.startswith(("grad_norm", "clip_rate")) or name == "loss"]
+            assert len(names) == 2 + 2 * 5
+            assert {name: other[name] for name in names} == pytest.approx(
+                {name: ours[name] for name in names}, rel=1e-4
+            )
+        assert_same(theirs, weights, 1e-5)

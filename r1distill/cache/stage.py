@@ -48,10 +48,10 @@ def check_teacher(recipe: Recipe) -> tuple[Any, Teacher]:
     tokenizer = load_tokenizer(
         scorer.tokenizer, scorer.tokenizer_revision, scorer.tokenizer_key, trust_remote_code=trust
     )
-    trust = recipe.train.model_args.get("trust_remote_code", False)
-    student = load_tokenizer(*recipe.train.tokenizer_used, trust_remote_code=trust)
+    train = recipe.train
+    student = load_tokenizer(*train.tokenizer_used, trust_remote_code=train.trusts_remote_code)
     sha256 = vocabulary_sha256(tokenizer.get_vocab())
-    refuse_other_vocabulary(recipe.train.student, vocabulary_sha256(student.get_vocab()), scorer.model, sha256)
+    refuse_other_vocabulary(train.student, vocabulary_sha256(student.get_vocab()), scorer.model, sha256)
     if not tokenizer.chat_template:
         raise UserError(
             f"{scorer.tokenizer_key} = {scorer.tokenizer}: its tokenizer has no chat template, so the prompt of sampling "

@@ -135,7 +135,7 @@ def check_installation(recipe: Recipe, gpus: int) -> list[Finding]:
 
 def read_student(recipe: Recipe) -> Model:
     settings = recipe.train
-    trust = settings.model_args.get("trust_remote_code", False)
+    trust = settings.trusts_remote_code
     model = read_model(settings.student, settings.revision, "train.student", trust)
     if not settings.tokenizer:
         return model

@@ -29,7 +29,7 @@ def load_online_teacher(settings: Train, tokenizer: PreTrainedTokenizerBase) -> 
     assert settings.kl
     assert settings.kl.online
     path = models.resolve_model(settings.kl.online, "train.kl.online")
-    trust = settings.model_args.get("trust_remote_code", False)
+    trust = settings.trusts_remote_code
     theirs = models.load_tokenizer(settings.kl.online, None, "train.kl.online", trust_remote_code=trust)
     ours, other = (vocabulary_sha256(each.get_vocab()) for each in (tokenizer, theirs))
     refuse_other_vocabulary(settings.student, ours, settings.kl.online, other)
@@ -39,8 +39,7 @@ def load_online_teacher(settings: Train, tokenizer: PreTrainedTokenizerBase) -> 
 
 
 def load_tokenizer(settings: Train) -> PreTrainedTokenizerBase:
-    trust = settings.model_args.get("trust_remote_code", False)
-    tokenizer = models.load_tokenizer(*settings.tokenizer_used, trust_remote_code=trust)
+    tokenizer = models.load_tokenizer(*settings.tokenizer_used, trust_remote_code=settings.trusts_remote_code)
     prepare_tokenizer(tokenizer, chat_template_text(settings), settings.eos_token, settings.pad_token)
     return tokenizer
 
@@ -59,9 +58,7 @@ def load_model(settings: Train, *, quantized: bool = True) -> Any:
     """The student as it is trained; `quantized=False` leaves out model_args.quantization_config, to merge adapters into."""
     options = {key: value for key, value in settings.model_args.items() if quantized or key != "quantization_config"}
     path = models.resolve_model(settings.student, "train.student")
-    config = AutoConfig.from_pretrained(
-        path, revision=settings.revision, trust_remote_code=settings.model_args.get("trust_remote_code", False)
-    )
+    config = AutoConfig.from_pretrained(path, revision=settings.revision, trust_remote_code=settings.trusts_remote_code)
     if settings.rope_parameters is not None:
         # setting config.rope_theta is a silent no-op in transformers 5
         config.rope_parameters = settings.rope_parameters
