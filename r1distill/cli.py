@@ -283,10 +283,12 @@ def evaluate(
         raise UserError("eval --published and --json need --list")
     elif recipe is None:
         raise UserError("eval needs a recipe, or --list")
+    elif dry_run and (regrade or verify_band):
+        raise UserError("eval --regrade and --verify-band have no --dry-run: they sample nothing")
     else:
         if not regrade:
             work(recipe, overrides, ("eval",), dry_run, redo)
-        if (regrade or verify_band) and not dry_run:
+        if regrade or verify_band:
             look_again(recipe, overrides, regrade=regrade, verify_band=verify_band)
 
 

@@ -45,14 +45,14 @@ def show_summary(run: Run, summary: dict[str, Any]) -> None:
         table = Table(
             title=f"{task}: {any_model['n_problems']} questions × {any_model['samples']} samples", title_justify="left"
         )
-        for column in ("model", "pass@1", "95 % interval", "truncated", "tokens a reply"):
+        for column in ("model", "pass@1", "95 %: other questions", "95 %: these again", "truncated", "tokens a reply"):
             table.add_column(column, justify="left" if column == "model" else "right")
         for role, result in models.items():
-            low, high = result["ci95"]
+            intervals = (result["ci95"], result.get("ci95_samples"))  # a run of 0.1 has the first alone
             table.add_row(
                 role,
                 f"{result['pass@1']:.1%}",
-                f"{low:.1%} – {high:.1%}",
+                *(f"{each[0]:.1%} – {each[1]:.1%}" if each else "" for each in intervals),
                 f"{result['truncated']:.1%}",
                 f"{result['mean_tokens']:,.0f}",
             )

@@ -21,7 +21,7 @@ from r1distill.store import write_json
 HEAVY = "{'torch', 'vllm', 'transformers', 'trl', 'datasets', 'accelerate', 'ray', 'sympy'}"
 ON_EXIT = f"import atexit, sys; atexit.register(lambda: print('HEAVY', sorted({HEAVY} & set(sys.modules))))"
 WITHOUT_VLLM = "import sys; sys.modules['vllm'] = None"
-COMMANDS = ("run", "generate", "verify", "filter", "cache", "train", "eval", "show")
+COMMANDS = ("run", "generate", "verify", "filter", "cache", "train", "eval", "show", "compare", "report", "export")
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:

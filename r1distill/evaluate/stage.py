@@ -85,10 +85,12 @@ def score_model(
     """A model on all benchmarks: {task: summary}, and how many tokens were sampled now."""
     settings = run.recipe.eval
     scores: dict[str, Summary] = {}
-    started = time.monotonic()
+    opened = 0.0
     with open_pool(run.recipe.verify) as pool, EarlyVerdicts(pool) as early:
 
         def note(facts: dict[str, Any], lacking: list[Job]) -> None:
+            nonlocal opened
+            opened = opened or time.monotonic()
             here = machine()
             for job in lacking:
                 note_conditions(job.journal.parent, {"engine": facts, "seed": run.recipe.seed, **here})
@@ -110,7 +112,7 @@ def score_model(
         )  # fmt: skip
     new_tokens = sum(each["new_tokens"] for each in counts)
     if new_tokens:
-        seconds = time.monotonic() - started
+        seconds = time.monotonic() - opened  # of all tasks, whose samples are one queue; its start is not in it
         speed = {"seconds": seconds, "tokens_per_second": new_tokens / seconds}
         for name in scores:
             scores[name] |= speed
@@ -135,21 +137,28 @@ def label_of(benchmark: Benchmark, contestant: Contestant) -> str:
     return f"eval {benchmark.task.name} {contestant.name}"
 
 
-def job_of(run: Run, contestant: Contestant, benchmark: Benchmark, submit: Callable[..., None]) -> Job:
-    name, asking = benchmark.task.name, benchmark.asking
-    folder = run.evaluation / name / contestant.name
-    write_records(folder / "problems.parquet", Problem, benchmark.problems)
-    by_id = {problem.id: problem for problem in benchmark.problems}
-    samples = asking.samples if run.recipe.eval.enough is None else min(FIRST_ROUND, asking.samples)
-    plan = Plan(
+def plan_of(run: Run, contestant: Contestant, benchmark: Benchmark) -> Plan:
+    """All samples of a benchmark."""
+    asking = benchmark.asking
+    return Plan(
         model=contestant.model,
         version=contestant.version,
         prompt=asking.prompt,
         sampling=Sampling(asking.temperature, asking.top_p, asking.top_k, asking.max_tokens, logprobs=0),
         seed=run.recipe.seed,
-        samples=samples,
+        samples=asking.samples,
         stop_after_correct=0,
     )
+
+
+def job_of(run: Run, contestant: Contestant, benchmark: Benchmark, submit: Callable[..., None]) -> Job:
+    name = benchmark.task.name
+    folder = run.evaluation / name / contestant.name
+    write_records(folder / "problems.parquet", Problem, benchmark.problems)
+    by_id = {problem.id: problem for problem in benchmark.problems}
+    plan = plan_of(run, contestant, benchmark)
+    if run.recipe.eval.enough is not None:
+        plan = replace(plan, samples=min(FIRST_ROUND, plan.samples))
     return Job(
         label_of(benchmark, contestant),
         plan,
