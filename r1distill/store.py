@@ -94,16 +94,23 @@ def write_records(path: Path, record_type: type[Record], records: Iterable[Recor
 def read_records(path: Path, record_type: type[Record], *, rows: int = ROWS_A_GROUP) -> Iterator[Record]:
     """The records of a Parquet file, or of all in a folder in the order of their names; `rows` of them in memory at once.
 
-    Raises UserError where a file is unreadable.
+    A column that an earlier version did not write has its default. Raises UserError where a file is unreadable, or lacks one
+    that has none.
     """
-    names = tuple(field.name for field in dataclasses.fields(record_type))  # type: ignore[arg-type]
+    fields = dataclasses.fields(record_type)  # type: ignore[arg-type]
+    names = tuple(field.name for field in fields)
+    needed = {each.name for each in fields if each.default is each.default_factory is dataclasses.MISSING}
     json_names = json_columns(record_type)
     for file in sorted(path.glob("*.parquet")) if path.is_dir() else [path]:
         try:
             with pq.ParquetFile(file) as parquet:
-                for batch in parquet.iter_batches(batch_size=rows, columns=list(names)):
+                present = [name for name in names if name in parquet.schema_arrow.names]
+                if lacking := needed.difference(present):
+                    raise pa.ArrowInvalid(f"it has no {', '.join(sorted(lacking))}, which every {record_type.__name__} has")
+                texts = [name for name in json_names if name in present]
+                for batch in parquet.iter_batches(batch_size=rows, columns=present):
                     for row in batch.to_pylist():
-                        for name in json_names:
+                        for name in texts:
                             row[name] = None if row[name] is None else json.loads(row[name])
                         yield record_type(**row)
         except (OSError, pa.ArrowInvalid) as error:

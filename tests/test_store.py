@@ -1,5 +1,6 @@
 """Files of a run: what is written is read again, and a file is there in whole or as it was before."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -78,6 +79,18 @@ def test_a_column_of_a_later_version_is_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "d.parquet"
     pq.write_table(pa.table({"problem_id": ["a"], "sample": [0], "keep": [True], "reason": ["kept"], "new": [1]}), path)
     assert list(read_records(path, Decision)) == [Decision("a", 0, True, "kept")]
+
+
+def test_a_column_that_an_earlier_version_did_not_write_has_its_default(tmp_path: Path) -> None:
+    path = tmp_path / "traces.parquet"
+    trace = Trace("p", 0, "m", "sha", 1, "4", None, "4", "stop", n_tokens=7, thinking_signals={"mean_logprob": -1.0})
+    write_records(path, Trace, [trace])
+    table = pq.read_table(path)
+    pq.write_table(table.drop_columns(["thinking_signals", "seconds"]), path)
+    assert list(read_records(path, Trace)) == [dataclasses.replace(trace, thinking_signals=None)]
+    pq.write_table(table.drop_columns(["text", "seconds"]), path)
+    with pytest.raises(UserError, match="it has no text, which every Trace has"):
+        list(read_records(path, Trace))
 
 
 @pytest.mark.parametrize("content", [None, b"", b"PAR1 not really PAR1"])
