@@ -186,9 +186,11 @@ def describe(problem: Any, model: type[BaseModel]) -> str:
         return f"unknown key {dotted}; {remedy}{PASSED_THROUGH.get(location[0], '')}"
     if problem["type"] == "missing":
         return f"{dotted} is missing; it has no default, so set it"
-    message = problem["msg"]
+    message = problem["msg"].removeprefix("Value error, ")
     if not location:  # of several sections
-        return message.removeprefix("Value error, ")
+        return message
+    if problem["type"] == "value_error" and isinstance(problem["input"], dict):  # of several keys, which it names
+        return f"{dotted}: {message}"
     return f"{dotted} = {problem['input']!r}: {message[0].lower()}{message[1:]}"
 
 
