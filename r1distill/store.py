@@ -106,7 +106,9 @@ def read_records(path: Path, record_type: type[Record], *, rows: int = ROWS_A_GR
             with pq.ParquetFile(file) as parquet:
                 present = [name for name in names if name in parquet.schema_arrow.names]
                 if lacking := needed.difference(present):
-                    raise pa.ArrowInvalid(f"it has no {', '.join(sorted(lacking))}, which every {record_type.__name__} has")
+                    raise pa.ArrowInvalid(
+                        f"it has no {', '.join(sorted(lacking))}, which every {record_type.__name__} has"
+                    )
                 texts = [name for name in json_names if name in present]
                 for batch in parquet.iter_batches(batch_size=rows, columns=present):
                     for row in batch.to_pylist():

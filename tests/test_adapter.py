@@ -1,6 +1,7 @@
 """A LoRA adapter is scored as it is: vLLM's replies with it are those of the model that it is merged into."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from small_run import r1distill, toml
@@ -52,10 +53,12 @@ def adapted(model: Path, folder: Path) -> dict[str, str]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     torch.manual_seed(1)
-    loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
     # not the default, where an adapter of no effect is made: both matrices are drawn
-    peft = get_peft_model(loaded, LoraConfig(r=12, lora_alpha=24, target_modules="all-linear", init_lora_weights=False))
-    peft.save_pretrained(folder / "adapter")
+    peft: Any = get_peft_model(
+        loaded, LoraConfig(r=12, lora_alpha=24, target_modules="all-linear", init_lora_weights=False)
+    )
+    peft.save_pretrained(str(folder / "adapter"))
     merged = peft.merge_and_unload()
     merged.save_pretrained(folder / "merged")
     AutoTokenizer.from_pretrained(model).save_pretrained(folder / "merged")

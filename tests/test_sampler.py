@@ -58,6 +58,9 @@ class Scripted:
 
     async def __aexit__(self, *exception: Any) -> None: ...
 
+    def facts(self) -> dict[str, Any]:
+        return {"name": "scripted"}
+
     async def sample(self, request: Request) -> Completion:
         self.requests.append(request)
         self.in_flight += 1

@@ -169,7 +169,7 @@ def store_replies(folder: Path, recipe: Recipe, options: argparse.Namespace) -> 
             for sample in range(samples):
                 text, is_right = of_question[question][sample % len(of_question[question])]
                 right += is_right
-                yield Trace(problem.id, sample, NAME, "", sample, text, 2_000, "", "stop")
+                yield Trace(problem.id, sample, NAME, "", sample, text, None, "", "stop", n_tokens=2_000)
 
     write_records(scored / "traces" / "00000.parquet", Trace, traces())
     write_records(
