@@ -7,7 +7,7 @@ from fractions import Fraction
 import check_intervals
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from r1distill.evaluate.bounds import bounded_mean_interval, clopper_pearson, mean_cdf, mean_quantile, t_quantile
@@ -90,8 +90,20 @@ def test_the_distribution_of_a_weighted_mean_is_that_of_many_draws() -> None:
     assert mean_cdf(float(values[:5].max()), values, weights[None])[0] == 1
 
 
+def test_the_distribution_rises_where_one_value_is_nearly_all_of_the_weight() -> None:
+    """The saddle point is then near a pole of that value, on the one side or the other."""
+    random = np.random.default_rng(0)
+    for values, weights in (([0, 0.5, 1], [0.5, 430, 2]), ([0, 0.5, 1], [1, 498, 1]), ([0.06, 0.09], [0.64, 5600.0])):
+        drawn = np.sort(random.dirichlet(weights, 400_000) @ np.array(values))
+        places = np.linspace(drawn[400], drawn[-400], 300)
+        found = np.array([mean_cdf(float(t), values, np.array([weights]))[0] for t in places])
+        assert (np.diff(found) > 0).all()
+        assert found == pytest.approx(np.searchsorted(drawn, places) / len(drawn), abs=0.004)
+
+
 @settings(deadline=None)
 @given(st.floats(0.001, 0.999), st.lists(st.floats(0.5, 40_000), min_size=2, max_size=5))
+@example(chance=0.25, weights=[0.5, 430.0, 2.0])
 def test_the_quantile_of_a_weighted_mean_is_where_its_distribution_says(chance: float, weights: list[float]) -> None:
     values = np.linspace(0, 1, len(weights))
     found = mean_quantile(chance, values, np.array(weights))
