@@ -10,6 +10,12 @@ from bench.browser import MISSING, Browser, installed, opened
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test asks a model hub
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first: of two processes neither is left with the longest file at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def tiny_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that knows nothing."""
