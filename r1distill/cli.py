@@ -74,10 +74,11 @@ def options(
     """Options of every command."""
 
 
-def whole_run(recipe: str, overrides: list[str] | None, what: str, *keys: str) -> Any:
-    """The run of a recipe in which none of these keys is missing."""
+def whole_run(recipe: str, overrides: list[str] | None, what: str, *keys: str, sampling: str | None = None) -> Any:
+    """The run of a recipe in which none of these keys is missing, and neither is `sampling`, unless it has [traces]."""
     loaded = room("recipe").load_recipe(room("recipe").find_recipe(recipe), overrides or [])
-    room("recipe").refuse_missing(loaded, what, *keys)
+    needed = [sampling] if sampling and loaded.traces is None else []
+    room("recipe").refuse_missing(loaded, what, *needed, *keys)
     return room("run").Run(loaded)
 
 
@@ -136,7 +137,7 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
     """Everything that can be known to be wrong before an hour is spent; exit code 2 where something is."""
-    run = whole_run(recipe, overrides, "doctor", "teacher.model", "train.student")
+    run = whole_run(recipe, overrides, "doctor", "train.student", sampling="teacher.model")
     raise typer.Exit(room("doctor.command").doctor(run, as_json=as_json))
 
 
@@ -233,6 +234,13 @@ def train(
 
 
 @app.command()
+def ablate(recipe: RecipeName, overrides: Overrides = None, dry_run: DryRun = False, redo: Redo = False) -> None:
+    """Students taught with and without filters, on equally many tokens, several seeds each: which filter helps."""
+    run = whole_run(recipe, overrides, "ablate", "train.student", "eval.tasks")
+    room("ablate.command").ablate(run, dry_run=dry_run, redo=redo)
+
+
+@app.command()
 def plan(
     recipe: RecipeName,
     overrides: Overrides = None,
@@ -248,7 +256,7 @@ def plan(
     usd_per_gpu_hour: Annotated[float | None, typer.Option(min=0, help="Price of one GPU for an hour.")] = None,
 ) -> None:
     """What training takes in memory by part, which layouts fit, hours and money: from the models' configs alone."""
-    run = whole_run(recipe, overrides, "plan", "teacher.model", "train.student")
+    run = whole_run(recipe, overrides, "plan", "train.student", sampling="teacher.model")
     given = room("plan.counts").Given(problems, tokens, right, mfu, usd_per_gpu_hour)
     room("plan.command").plan_command(run, recipe, gpus, given, json_only=as_json)
 
@@ -313,12 +321,57 @@ def export(
 
 
 @app.command()
-def show(
+def publish(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False)],
+    to: Annotated[
+        str, typer.Option("--to", help="ORG/NAME of the Hub, a folder (./name) or file:///path.", show_default=False)
+    ],
+    what: Annotated[str, typer.Option("--what", help="dataset or student.")] = "dataset",
+    format: Annotated[
+        str | None, typer.Option("--format", help="The dataset as trl, sharegpt (LLaMA-Factory) or openr1.")
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="A repository that only you can see.")] = False,
+    revision: Annotated[str | None, typer.Option("--revision", help="A branch of the repository.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check it, say what would go, and send nothing.")] = False,
 ) -> None:
-    """Print the summary of a run, finished or not."""
-    run = room("run").open_run(folder)
-    room("summary").show_summary(run, room("summary").summarise(run))
+    """The dataset of a run, or its student, to the Hub (token in HF_TOKEN) or a folder."""
+    options = {"what": what, "format": format, "private": private, "revision": revision, "dry_run": dry_run}
+    room("filter.publish").publish(folder, to, **options)
+
+
+@app.command()
+def show(
+    folder: Annotated[
+        Path, typer.Argument(metavar="RUN", help="The folder of a run, or RUN/eval/TASK/MODEL.", show_default=False)
+    ],
+    trace: Annotated[
+        str | None, typer.Option("--id", metavar="PROBLEM[/SAMPLE]", help="The traces of a problem, or one.")
+    ] = None,
+    dropped: Annotated[
+        str | None, typer.Option("--dropped", metavar="REASON", help="Traces that were dropped for this reason.")
+    ] = None,
+    kept: Annotated[bool, typer.Option("--kept", help="Traces that were kept.")] = False,
+    draw: Annotated[bool, typer.Option("--random", help="Draw them, in place of the first ones.")] = False,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Which --random draws.")] = None,
+    n: Annotated[int | None, typer.Option("-n", min=1, help="How many; 1, or all of --id.")] = None,
+    full: Annotated[bool, typer.Option("--full", help="Whole texts, in place of their head and tail.")] = False,
+    funnel: Annotated[bool, typer.Option("--funnel", help="What became of the traces, as tables.")] = False,
+) -> None:
+    """Print the summary of a run, finished or not; or its funnel, or traces with their verdict and tags."""
+    if seed is not None and not draw:
+        raise UserError("show --seed needs --random")
+    if trace is not None or dropped is not None or kept or draw:
+        if funnel:
+            raise UserError("show --funnel takes no option for traces")
+        wish = room("show.choose").Wish(trace, dropped, kept, seed, n)
+        room("show.command").show_traces(folder, wish, draw=draw, full=full)
+    elif n is not None or full:
+        raise UserError("show -n and --full need --id, --dropped, --kept or --random")
+    elif funnel:
+        room("show.funnel").show_funnel(folder)
+    else:
+        run = room("run").open_run(folder)
+        room("summary").show_summary(run, room("summary").summarise(run))
 
 
 @app.command()

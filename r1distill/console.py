@@ -17,6 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.progress import Progress as RichProgress
+from rich.text import Text
 
 PLAIN_LINE_EVERY_S = 20.0
 REDRAW_EVERY_S = 0.2
@@ -61,10 +62,14 @@ def terminal_handle() -> Iterator[int]:
 
 
 class Progress:
-    """A bar with ETA on a terminal, a line every 20 seconds elsewhere. Use as a context manager."""
+    """A bar with ETA on a terminal, a line every 20 seconds elsewhere. Use as a context manager.
 
-    def __init__(self, label: str, total: int, done: int = 0) -> None:
-        self.label, self.total, self.done = label, total, done
+    `total` None is not known, and there is no ETA.
+    """
+
+    def __init__(self, label: str, total: int | None, done: int = 0) -> None:
+        self.label, self.total, self.done = label, total or 0, done
+        self.is_known = total is not None
         self.first = done
         self.started = self.last_line = time.monotonic()
         self.note: Callable[[], str] = lambda: ""
@@ -77,7 +82,9 @@ class Progress:
                 TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
             )  # fmt: skip
             self.bar = RichProgress(*columns, console=console)
-            self.task = self.bar.add_task(self.label, total=self.total, completed=self.done, note="")
+            self.task = self.bar.add_task(
+                self.label, total=self.total if self.is_known else None, completed=self.done, note=""
+            )
             self.bar.start()
         return self
 
@@ -92,9 +99,12 @@ class Progress:
         self.done += steps
         self.note = note
         if self.bar:
-            if time.monotonic() - self.last_line >= REDRAW_EVERY_S or self.done >= self.total:
+            is_last = self.is_known and self.done >= self.total
+            if time.monotonic() - self.last_line >= REDRAW_EVERY_S or is_last:
                 self.last_line = time.monotonic()
-                self.bar.update(self.task, completed=self.done, total=self.total, note=note())
+                self.bar.update(
+                    self.task, completed=self.done, total=self.total if self.is_known else None, note=note()
+                )
         elif time.monotonic() - self.last_line >= PLAIN_LINE_EVERY_S:
             self.print_line()
 
@@ -104,12 +114,24 @@ class Progress:
         fresh = self.done - self.first
         eta = f", ETA {clock((self.total - self.done) * elapsed / fresh)}" if fresh and self.done < self.total else ""
         note = f", {self.note()}" if self.note() else ""
-        say(f"  {self.label} {self.done}/{self.total}, {clock(elapsed)} elapsed{eta}{note}")
+        of_total = f"/{self.total}" if self.is_known else ""
+        say(f"  {self.label} {self.done}{of_total}, {clock(elapsed)} elapsed{eta}{note}")
 
 
 def say(text: str = "", style: str | None = None) -> None:
-    """Print a line. No markup is interpreted: model output and paths go through here."""
-    console.print(text, style=style, markup=False)
+    """Print a line, or several. Model output and paths go through here: see `printable`."""
+    console.print(printable(text, lines=True), style=style)
+
+
+def printable(text: str, *, lines: bool = False) -> Text:
+    """A text that others wrote, without what a terminal would obey: neither markup nor control characters.
+
+    What cannot be printed is shown as �: escape sequences, but also the marks that turn the direction of writing. With `lines`
+    the ends of lines stay, and tabs as spaces.
+    """
+    if lines:
+        text = text.replace("\r\n", "\n").expandtabs(4)
+    return Text("".join(each if each.isprintable() or (lines and each == "\n") else "�" for each in text))
 
 
 def clock(seconds: float) -> str:

@@ -9,14 +9,16 @@ from r1distill.console import say
 from r1distill.errors import UserError
 from r1distill.evaluate.benchmarks import asking_in, data_in
 from r1distill.evaluate.tasks import load_task
+from r1distill.filter.public_traces import named_set, traces_path
 from r1distill.gpus import visible_gpus
 from r1distill.pipeline import needed_by, statuses
-from r1distill.problems import local_path, options_of, read_problems
+from r1distill.problems import files_read, local_path, options_of, read_problems
 from r1distill.procedural import is_procedural
 from r1distill.prompting import load_prompt
 from r1distill.recipe import Recipe, refuse_missing
 from r1distill.run import Run
-from r1distill.sections import Verify
+from r1distill.sections import Generate
+from r1distill.traces_section import Traces
 from r1distill.train.stage import launch_command, resolved_launch
 from r1distill.train_sections import chat_template_text
 from r1distill.verify.judge import load_judge_prompt
@@ -29,7 +31,7 @@ def show_plan(run: Run, recipe_path: Path) -> None:
     say(f"folder  {run.folder}")
     plans = {
         "generate": partial(plan_generate, recipe),
-        "verify": partial(plan_verify, recipe.verify),
+        "verify": partial(plan_verify, recipe),
         "filter": partial(plan_filter, recipe),
         "cache": partial(plan_cache, recipe),
         "train": partial(plan_train, run),
@@ -50,10 +52,11 @@ def show_plan(run: Run, recipe_path: Path) -> None:
 
 
 def plan_generate(recipe: Recipe) -> list[str]:
+    if recipe.traces is not None:
+        return [*plan_import(recipe.traces), *plan_prompt(recipe.generate, "of the dataset; no teacher is asked")]
     settings, teacher, section = recipe.generate, recipe.teacher, recipe.problems
     path = local_path(section.path)
     lines = []
-    prompt = load_prompt(settings.prompt, settings.prefill)
     limit = f", the first {section.limit:,}" if section.limit else ""
     if path is None and not is_procedural(section.path):
         split = f"{section.subset or 'default'}/{section.split}"
@@ -73,14 +76,41 @@ def plan_generate(recipe: Recipe) -> list[str]:
         f"sampling  {settings.samples} a problem{stop}, temperature {settings.temperature:g}, top_p {settings.top_p:g}, "
         f"at most {settings.max_tokens:,} tokens, top {settings.logprobs} logprobs, {settings.concurrency} at once"
     )
-    lines.append(
-        f"prompt    {settings.prompt} (sha256 {prompt.sha256[:12]}), no system message, reply starts {settings.prefill!r}"
-    )
-    lines += [f"          │ {line}" for line in prompt.text.splitlines()]
-    return lines
+    return lines + plan_prompt(settings, f"no system message, reply starts {settings.prefill!r}")
 
 
-def plan_verify(settings: Verify) -> list[str]:
+def plan_import(section: Traces) -> list[str]:
+    path = traces_path(section)
+    limit = f", the first {section.limit:,} rows" if section.limit else ""
+    where = f"{path}: {size_of(path, section)}"
+    if path is None:
+        what = " ".join(section.files) if section.files else f"{section.subset or 'default'}/{section.split}"
+        where = f"{section.path} ({what}) from the Hub"
+    model, license = named_set(section)
+    return [
+        f"traces    {where}{limit}, columns: {section.format} (not read in a dry run)",
+        f"sampled   by {model or 'nobody known'}, not here; licence {license or 'unknown'}",
+    ]
+
+
+def size_of(path: Path | None, section: Traces) -> str:
+    files = files_read(path, section.files) if path else []
+    many = f" in {len(files):,} files" if len(files) > 1 else ""
+    return f"{sum(file.stat().st_size for file in files) / 1e6:,.1f} MB{many}"
+
+
+def plan_prompt(settings: Generate, note: str) -> list[str]:
+    prompt = load_prompt(settings.prompt, settings.prefill)
+    return [
+        f"prompt    {settings.prompt} (sha256 {prompt.sha256[:12]}), {note}",
+        *(f"          │ {line}" for line in prompt.text.splitlines()),
+    ]
+
+
+def plan_verify(recipe: Recipe) -> list[str]:
+    settings = recipe.verify
+    if recipe.traces is not None and recipe.traces.verdicts == "theirs":
+        return ["the labels of the set (traces.verdicts), nothing is judged"]
     lines = [f"Math-Verify in {settings.workers} processes, at most {settings.timeout_s:g} s a reply"]
     if judge := settings.judge:
         prompt = load_judge_prompt(judge.prompt)

@@ -5,7 +5,6 @@ Near means a Jaccard similarity of the sets of word 5-grams of at least SIMILAR,
 from templates consist of those.
 """
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Literal
 
 from rensa import RMinHash  # pyright: ignore[reportAttributeAccessIssue] - a compiled module without stubs
 
+from r1distill.filter.normalise import DRAWING, is_number, tokens, whole_text
 from r1distill.records import Problem
 
 SIMILAR = 0.7  # one changed word costs five 5-grams on either side: of 30 words 26 5-grams, so that 21/31 is not near
@@ -26,22 +26,6 @@ ROWS = PERMUTATIONS // BANDS
 SEED = 1
 BATCH = 2_000
 MAX_COMPARED = 100  # candidates of one problem, those of most common bands first: bounds what a template costs
-
-COMMAND = re.compile(r"\\(?:left|right|displaystyle|textstyle|dfrac|tfrac|frac|text|mathrm|mathbf|quad|qquad)(?![a-z])")
-FRACTIONS = {r"\dfrac": "frac", r"\tfrac": "frac", r"\frac": "frac"}
-LABEL = re.compile(r"(?i)\s*(?:(?:problem|exercise|example|question|task)\s*)?\d{1,4}\s*[.):]\s+")
-# A number, a run of letters (one character of scripts without spaces), or an operator; no punctuation.
-TOKEN = re.compile(r"\d+(?:[.,]\d+)*|[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W\d_]+|[-+*/^=<>!|%_≤≥≠∪∩∈√∞±×÷−]")
-# A line that is drawn and not written: a maze, a circuit, a grid. Words say nothing of those.
-DRAWING = re.compile(r"(?m)^(?!.*[^\W\d_]{2}).*[^\w\s]{3}.*$")
-NUMBER_WORDS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million half third quarter "
-    "once twice thrice double triple first second fourth fifth"
-).split()
-NUMERALS = {word: str(number) for number, word in enumerate(NUMBER_WORDS[:21])} | {
-    word: word for word in NUMBER_WORDS[21:]
-}
 
 What = Literal["near", "near, another answer", "conflict"]
 
@@ -132,23 +116,6 @@ def band_keys(digest: list[int]) -> list[tuple[int, bytes]]:
     data = b"".join(value.to_bytes(8, "little") for value in digest)
     size = 8 * ROWS
     return [(band, data[band * size : (band + 1) * size]) for band in range(BANDS)]
-
-
-def whole_text(problem: Problem) -> str:
-    """With the choices: "Which of these is true?" alone says nothing."""
-    return "\n".join([problem.problem, *(problem.choices or [])])
-
-
-def tokens(text: str) -> list[str]:
-    """Words, numbers and operators of a text, without case, punctuation, layout of LaTeX, or a label such as "Problem 3."."""
-    label = LABEL.match(text)
-    text = COMMAND.sub(lambda match: f" {FRACTIONS.get(match[0], '')} ", text[label.end() :] if label else text)
-    found: list[str] = TOKEN.findall(text.lower())
-    return [NUMERALS.get(token) or token.replace(",", "") for token in found]
-
-
-def is_number(token: str) -> bool:
-    return token[0].isdigit() or token in NUMERALS
 
 
 def shingles(words: list[str]) -> frozenset[str]:

@@ -7,6 +7,7 @@ EXTRA_OF_PACKAGE = {
     "torch": 'pip install "r1distill[train]"',
     "transformers": 'pip install "r1distill[train]"',
     "datasets": 'pip install "r1distill[train]"',
+    "huggingface_hub": 'pip install "r1distill[train]"',
     "accelerate": 'pip install "r1distill[train]"',
     "trl": 'pip install "r1distill[train]"',
     "peft": 'pip install "r1distill[train]"',
@@ -14,6 +15,8 @@ EXTRA_OF_PACKAGE = {
     "ray": 'pip install "r1distill[ray]"',
     "reasoning_gym": 'pip install "r1distill[reasoning-gym]"',
     "gguf": 'pip install "r1distill[quickstart]"',
+    "sklearn": 'pip install "r1distill[clusters]"',
+    "sentence_transformers": 'pip install "r1distill[embeddings]"',
 }
 
 

@@ -20,9 +20,10 @@ from r1distill.evaluate.benchmarks import asking_in, data_in
 from r1distill.evaluate.contestants import check_contestants
 from r1distill.evaluate.stage import eval_stage
 from r1distill.evaluate.tasks import load_task
+from r1distill.filter.card import IMPORTED
+from r1distill.filter.public_traces import LABELS, traces_path
 from r1distill.filter.stage import filter_stage
 from r1distill.generate.journal import has_samples
-from r1distill.generate.stage import generate
 from r1distill.models import check_model_name
 from r1distill.problems import files_of, local_path
 from r1distill.procedural import is_procedural, procedural_version
@@ -31,10 +32,10 @@ from r1distill.recipe import Recipe, refuse_missing
 from r1distill.resources import find_file
 from r1distill.run import Clock, Run
 from r1distill.store import file_sha256, write_json
+from r1distill.traces_stage import decisive, generate_stage, verdicts_stage
 from r1distill.train.stage import train_stage
 from r1distill.train_sections import chat_template_text
 from r1distill.verify.judge import load_judge_prompt
-from r1distill.verify.stage import verify_stage
 
 
 @dataclass(frozen=True)
@@ -54,14 +55,30 @@ KEPT_WHILE_SAMPLING = "teacher_cache"
 STAGES = (
     Stage(
         "generate",
-        generate,
+        generate_stage,
         None,
         ("problems", "teacher", "generate", "seed"),
-        ("problems.parquet", "problems_set_aside.jsonl", "problems_duplicates.jsonl", "traces", KEPT_WHILE_SAMPLING),
+        (
+            "problems.parquet",
+            "problems_set_aside.jsonl",
+            "problems_duplicates.jsonl",
+            "traces",
+            IMPORTED,
+            LABELS,
+            KEPT_WHILE_SAMPLING,
+        ),
     ),
     # the judge's replies stay: each is known by all that decides it
-    Stage("verify", verify_stage, "generate", ("verify",), ("verdicts.parquet",)),
-    Stage("filter", filter_stage, "verify", ("filter",), ("decisions.parquet", "funnel.json", "dataset")),
+    Stage("verify", verdicts_stage, "generate", ("verify",), ("verdicts.parquet",)),
+    # tags.parquet and contamination.json stay: they know by themselves what they are of. Where benchmarks are read from in
+    # eval.data is no input: who adds one to evaluate on would have to train again
+    Stage(
+        "filter",
+        filter_stage,
+        "verify",
+        ("filter", "contamination"),
+        ("decisions.parquet", "funnel.json", "dataset"),
+    ),
     Stage("cache", cache_stage, "filter", ("cache",), (), ("teacher_cache",)),
     Stage("train", train_stage, "filter", ("train",), ("student",)),
     # the journals of eval stay: a sample's identity has the model and the training that made it in it
@@ -73,7 +90,8 @@ SPEED_ONLY = (
     "teacher.urls", "teacher.api_key_env", "teacher.timeout_s", "teacher.retries", "teacher.engine",
     "teacher.usd_per_million_tokens", "generate.concurrency", "generate.metrics_port", "verify.workers",
     "verify.judge.urls", "verify.judge.api_key_env", "verify.judge.timeout_s",
-    "verify.judge.retries", "verify.judge.concurrency", "cache.batch_tokens", "cache.engine", "train.launch",
+    "verify.judge.retries", "verify.judge.concurrency",
+    "filter.workers", "filter.ray", "cache.batch_tokens", "cache.engine", "train.launch",
     "eval.concurrency", "eval.engine",
 )  # fmt: skip
 # keys of generate that can change while the samples taken so far stay good
@@ -100,10 +118,13 @@ def inputs_of(stage: Stage, recipe: Recipe) -> dict[str, Any]:
     """Everything in the recipe, and in the files that it names, that decides the result of a stage; flat."""
     settings = recipe.model_dump()
     flat: dict[str, Any] = {}
-    for section in stage.sections:
+    is_import = stage.name == "generate" and recipe.traces is not None
+    for section in ("traces",) if is_import else stage.sections:
         flatten(section, settings[section], flat)
-    flat = without(SPEED_ONLY, flat)
-    if stage.name == "generate":
+    flat = without((*SPEED_ONLY, "traces.verdicts"), flat)
+    if recipe.traces is not None:
+        flat |= decisive(stage.name, recipe, recipe.traces)
+    if stage.name == "generate" and not is_import:
         flat["generate.prompt.sha256"] = load_prompt(recipe.generate.prompt, "").sha256
         flat["problems.sha256"] = problems_sha256(recipe.problems.path)
     if stage.name == "verify" and recipe.verify.judge:
@@ -265,9 +286,12 @@ def run_stage(run: Run, status: Status) -> None:
 
 
 def refuse_other_recipe(run: Run, redo: bool) -> None:
-    """A folder with samples of another recipe is not continued by mistake: they cost the most."""
+    """A folder with samples of another recipe is not continued by mistake: they cost the most.
+
+    Traces of others cost little, and are set aside.
+    """
     record = run.record("generate")
-    if record is None or redo or not has_samples(run.journal):
+    if record is None or redo or "traces.path" in record["inputs"] or not has_samples(run.journal):
         return
     before, now = record["inputs"], inputs_of(STAGES[0], run.recipe)
     if changed := changes(without(EXTENDING, before), without(EXTENDING, now)):
@@ -296,9 +320,10 @@ def needed_by(stage: str, recipe: Recipe) -> list[str]:
     if stage == "eval":
         of_role = {"base": "train.student", "teacher": "teacher.model"}
         return [key for role, key in of_role.items() if role in recipe.eval.models]
+    is_import = recipe.traces is not None
     return {
-        "generate": ["problems.path", "teacher.model"],
-        "cache": ["teacher.model", "train.student"],
+        "generate": [] if is_import else ["problems.path", "teacher.model"],
+        "cache": ["cache.model" if is_import and recipe.cache.model else "teacher.model", "train.student"],
         "train": ["train.student"],
     }.get(stage, [])
 
@@ -310,8 +335,12 @@ def preflight(recipe: Recipe, names: list[str]) -> None:
     engines: dict[str, dict[str, Any]] = {}
     if "generate" in names:
         load_prompt(recipe.generate.prompt, recipe.generate.prefill)
-        local_path(recipe.problems.path)
-        if recipe.teacher.backend == "vllm":
+        if recipe.traces is not None:
+            if traces_path(recipe.traces) is None:
+                require_packages(f"reading {recipe.traces.path} from the Hub", "datasets")
+        else:
+            local_path(recipe.problems.path)
+        if recipe.traces is None and recipe.teacher.backend == "vllm":
             require_packages("generate", "vllm")
             check_model_name(recipe.teacher.model, "teacher.model")
             engines["teacher.engine"] = recipe.teacher.engine

@@ -145,13 +145,19 @@ def rows(
         else:
             yield from hub_rows(path, split=split, subset=subset, revision=revision)
         return
-    local = files_of(found)
-    if files and found.is_dir():  # a copy of the Hub's folder may hold the files of later releases too
-        local = [file for file in local if file.name in files] or local
+    local = files_read(found, files)
     if not local:
         raise UserError(f"{path}: a folder without {', '.join(SUFFIXES)} files")
     for file in local:
         yield from file_rows(file)
+
+
+def files_read(path: Path, files: list[str] | None) -> list[Path]:
+    """The file, or those of a folder, of which `files` may name some."""
+    local = files_of(path)
+    if files and path.is_dir():  # a copy of the Hub's folder may hold the files of later releases too
+        local = [file for file in local if file.name in files] or local
+    return local
 
 
 def is_selected(row: dict[str, Any], where: Mapping[str, Any], place: str) -> bool:

@@ -5,6 +5,7 @@ teacher is the same model with a LoRA adapter merged in that this project traine
 provenance beside the adapter in r1distill/quickstart_teacher/). Both get a ChatML template without a system message.
 """
 
+import copy
 import fcntl
 import hashlib
 import importlib.util
@@ -12,6 +13,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from r1distill.errors import UserError, require_packages
 from r1distill.resources import PACKAGE, find_file
@@ -38,20 +40,22 @@ def embedded_folder(name: str) -> Path:
 
 
 def embedded_model(name: str) -> Path:
-    """The folder of an embedded model, converted on first use (about 20 s). Raises UserError if its source is missing."""
+    """The folder of an embedded model; the first use converts both (about 20 s). Raises UserError if a source is missing."""
     folder = embedded_folder(name)
     if folder.is_dir():
         return folder
-    is_teacher = name == "quickstart:teacher"
-    require_packages(f"converting {name}", "torch", "transformers", "gguf", *(["peft"] if is_teacher else []))
+    require_packages(f"converting {name}", "torch", "transformers", "gguf", "peft")
+    folders = [embedded_folder(each) for each in NAMES]
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (folder.parent / ".lock").open("w") as lock:
         fcntl.lockf(lock, fcntl.LOCK_EX)  # two runs at once convert once
         if not folder.is_dir():
             temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".converting-"))
             try:
-                convert(gguf_path(), temporary, is_teacher)
-                os.replace(temporary, folder)
+                convert(gguf_path(), temporary)
+                for each, target in zip(NAMES, folders, strict=True):
+                    if not target.is_dir():
+                        os.replace(temporary / each, target)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
     return folder
@@ -78,27 +82,31 @@ def cache_key(source: Path, is_teacher: bool) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 
-def convert(source: Path, target: Path, with_adapter: bool) -> None:
+def convert(source: Path, target: Path) -> None:
+    """Write both models below `target`, by their names. Reading the file takes most of the time, and is done once."""
     import torch
+    from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    # without dequantize=True the model could not be saved
-    model = AutoModelForCausalLM.from_pretrained(
-        source.parent,
-        gguf_file=source.name,
-        dtype=torch.float32 if with_adapter else torch.bfloat16,
-        quantization_config=GgufConfig(dequantize=True),
-    )
     tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
     tokenizer.chat_template = find_file(CHAT_TEMPLATE, "chat template").read_text(encoding="utf-8")
     # the file pads with the end token, from which a model never learns to stop (open-r1#492)
     tokenizer.pad_token = "<|endoftext|>"
-    if with_adapter:
-        from peft import PeftModel
 
-        model = PeftModel.from_pretrained(model, str(ADAPTER)).merge_and_unload().to(torch.bfloat16)
-    for config in (model.config, model.generation_config):
-        config.pad_token_id = tokenizer.pad_token_id
-    model.config._name_or_path = "HuggingFaceTB/SmolLM2-135M-Instruct"
-    model.save_pretrained(target)
-    tokenizer.save_pretrained(target)
+    def save(model: Any, name: str) -> None:
+        for config in (model.config, model.generation_config):
+            config.pad_token_id = tokenizer.pad_token_id
+        model.config._name_or_path = "HuggingFaceTB/SmolLM2-135M-Instruct"
+        model.save_pretrained(target / name)
+        tokenizer.save_pretrained(target / name)
+
+    # without dequantize=True the model could not be saved; an adapter is merged in float32
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        source.parent,
+        gguf_file=source.name,
+        dtype=torch.float32,
+        quantization_config=GgufConfig(dequantize=True),
+    )
+    save(copy.deepcopy(model).to(torch.bfloat16), "quickstart:student")
+    merged = PeftModel.from_pretrained(model, str(ADAPTER)).merge_and_unload()
+    save(merged.to(torch.bfloat16), "quickstart:teacher")

@@ -11,10 +11,13 @@ from typing import Any, TypeVar, get_args, get_origin
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
+from r1distill.ablate_section import Ablate
+from r1distill.contamination_section import Contamination
 from r1distill.errors import UserError
 from r1distill.resources import SHIPPED, shipped_names
 from r1distill.section import Section
 from r1distill.sections import Cache, Eval, Filter, Generate, Problems, Serve, Teacher, Verify
+from r1distill.traces_section import Traces
 from r1distill.train.schedules import all_values
 from r1distill.train_sections import Train
 
@@ -38,14 +41,17 @@ class Recipe(Section):
     seed: int = Field(default=0, ge=0)
     """Seeds every sample (with its identity) and the training."""
     problems: Problems = Problems()
+    traces: Traces | None = None
     teacher: Teacher = Teacher()
     serve: Serve = Serve()
     generate: Generate = Generate()
     verify: Verify = Verify()
     filter: Filter = Filter()
+    contamination: Contamination = Contamination()
     cache: Cache = Cache()
     train: Train = Train()
     eval: Eval = Eval()
+    ablate: Ablate = Ablate()
 
     @model_validator(mode="after")
     def distributions_have_one_source(self) -> "Recipe":
@@ -54,6 +60,37 @@ class Recipe(Section):
                 f'generate.keep_distributions and cache.source = "{self.cache.source}": the distributions would be taken '
                 "twice; set one of them back"
             )
+        return self
+
+    @model_validator(mode="after")
+    def traces_of_others_are_not_sampled(self) -> "Recipe":
+        if self.traces is None:
+            return self
+        kl = self.train.kl
+        if self.generate.keep_distributions:
+            raise ValueError(
+                "generate.keep_distributions with [traces]: nothing is sampled, so there is nothing to keep; set it to false"
+            )
+        if kl is not None and kl.online is None and self.cache.source == "generation":
+            raise ValueError(
+                "[train.kl] with [traces]: nothing is sampled, so that the distributions have to be scored; set cache.source = "
+                '"transformers" or "vllm", and name who scores in teacher.model or cache.model'
+            )
+        if self.traces.verdicts == "theirs" and self.verify.judge is not None:
+            raise ValueError(
+                '[verify.judge] with traces.verdicts = "theirs": the labels of the set are the verdicts, and no judge is '
+                "asked; take one of the two out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def every_arm_has_a_filter(self) -> "Recipe":
+        for arm in self.ablate.arms:
+            try:
+                arm.over(self.filter)
+            except ValidationError as error:
+                wrong = "; ".join(describe(problem, Filter) for problem in error.errors())
+                raise ValueError(f'ablate.arms, "{arm.name}": filter: {wrong}') from None
         return self
 
     @model_validator(mode="after")
@@ -78,6 +115,17 @@ def refuse_missing(recipe: Recipe, what: str, *keys: str) -> None:
     if missing:
         are = "are" if len(missing) > 1 else "is"
         raise UserError(f"{' and '.join(missing)} {are} missing, and {what} needs {'them' if are == 'are' else 'it'}")
+
+
+def as_given(tables: dict[str, Any]) -> dict[str, Any]:
+    """The tables of a recipe.json without the names that its recipe did not give: they are "" there, which nobody may write."""
+    given = dict(tables)
+    for name, field in Recipe.model_fields.items():
+        section = section_of(field)
+        if section is not None and isinstance(table := tables.get(name), dict):
+            left_out = [key for key, each in section.model_fields.items() if each.default == table.get(key) == ""]
+            given[name] = {key: value for key, value in table.items() if key not in left_out}
+    return given
 
 
 def find_recipe(name: str) -> Path:
@@ -179,7 +227,7 @@ def describe(problem: Any, model: type[BaseModel]) -> str:
     if problem["type"] == "extra_forbidden":
         known = known_keys(model, location[:-1])
         elsewhere = [key for key in all_keys(model) if key.split(".")[-1] == location[-1]]
-        nearest = difflib.get_close_matches(location[-1], known, n=1)
+        nearest = nearest_keys(location[-1], known)
         elsewhere.sort(key=lambda key: key.count("."))  # the common ones first
         meant = elsewhere + [".".join([*location[:-1], key]) for key in nearest]
         remedy = f"did you mean {' or '.join(meant)}?" if meant else f"known here: {', '.join(known)}"
@@ -192,6 +240,13 @@ def describe(problem: Any, model: type[BaseModel]) -> str:
     if problem["type"] == "value_error" and isinstance(problem["input"], dict):  # of several keys, which it names
         return f"{dotted}: {message}"
     return f"{dotted} = {problem['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def nearest_keys(key: str, known: list[str]) -> list[str]:
+    """The known key that is most like it, and a second one that is nearly as like; none where no key is."""
+    found = difflib.get_close_matches(key, known, n=2)
+    likeness = [difflib.SequenceMatcher(None, key, each).ratio() for each in found]
+    return [each for each, ratio in zip(found, likeness, strict=True) if ratio > likeness[0] - 0.1]
 
 
 def known_keys(model: type[BaseModel], location: list[str]) -> list[str]:

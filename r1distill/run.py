@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from r1distill.errors import UserError
-from r1distill.recipe import Recipe
+from r1distill.recipe import Recipe, as_given
 from r1distill.store import file_sha256, read_json, write_json
 
 RECORDED_PACKAGES = (
@@ -68,6 +68,14 @@ class Run:
     @property
     def verdicts(self) -> Path:
         return self.folder / "verdicts.parquet"
+
+    @property
+    def tags(self) -> Path:
+        return self.folder / "tags.parquet"
+
+    @property
+    def contamination(self) -> Path:
+        return self.folder / "contamination.json"
 
     @property
     def decisions(self) -> Path:
@@ -127,7 +135,7 @@ def open_run(folder: Path) -> Run:
     if not path.is_file():
         raise UserError(f"{folder}: not a run folder, it has no recipe.json; give the run_dir of a recipe that was run")
     try:
-        return Run(Recipe.model_validate({**read_json(path)["recipe"], "run_dir": str(folder)}))
+        return Run(Recipe.model_validate({**as_given(read_json(path)["recipe"]), "run_dir": str(folder)}))
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: not the recipe.json of this version: {reason}; run the recipe again") from None

@@ -6,16 +6,9 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from r1distill.section import Section
-
-
-class Between(Section):
-    """The bounds of a column in `problems.where`, both inclusive."""
-
-    at_least: int | float | str | None = None
-    """The smallest value, or the first day of a window."""
-    at_most: int | float | str | None = None
-    """The largest value, or the last day: `"2025-01"` takes in all of January."""
+from r1distill.filter_sections import Clusters, EntropyFilter, Pools, Quality
+from r1distill.section import Between, Section
+from r1distill.selection_sections import Balance, Rule
 
 
 class Problems(Section):
@@ -179,7 +172,7 @@ class Verify(Section):
 
 
 class Filter(Section):
-    """Which traces are taught. Dropped ones stay in decisions.parquet, each with its reason."""
+    """Which traces are taught. Dropped ones stay in decisions.parquet, each with its reason: the first rule that speaks."""
 
     require_correct: bool = True
     """Drop what is not verified as correct."""
@@ -187,10 +180,53 @@ class Filter(Section):
     """Drop what has not exactly one `<think>…</think>`; false for a teacher that does not reason in tags."""
     max_mean_entropy_nats: float = Field(default=0.85, ge=0)
     """Drop degenerate traces, those with a mean token entropy above this; 0 is off. Needs `generate.logprobs`."""
+    entropy: EntropyFilter | None = None
+    """Instead of that one limit. See `[filter.entropy]`."""
+    quality: Quality | None = None
+    """A score of each trace in tags.parquet. See `[filter.quality]`."""
+    clusters: Clusters | None = None
+    """Dense regions, and what is kept of each. See `[filter.clusters]`."""
+    pools: Pools | None = None
+    """What a curriculum draws from. See `[filter.pools]`."""
+    drop_contaminated: bool = True
+    """Drop traces of problems that are in a benchmark."""
+    drop_duplicates: bool = True
+    """Of traces that say nearly the same, keep one."""
+    drop_duplicate_problems: bool = False
+    """Of problems that ask nearly the same, keep the traces of one."""
+    rules: list[Rule] = []
+    """Rules of your own, in this order, after those above."""
     max_per_problem: int | None = Field(default=None, ge=1)
-    """Keep at most so many traces of one problem, those with the lowest sample number."""
+    """Keep at most so many traces of one problem."""
+    max_per_problem_by: Literal["first", "shortest", "lowest_entropy", "most_diverse", "random"] = "first"
+    """Which: those with the lowest sample number, the fewest tokens, the lowest mean entropy, the least words in common, or
+    any, drawn by `filter.seed`."""
+    balance: list[Balance] = []
+    """How many traces of each source, difficulty or length are kept, one after the other."""
+    token_budget: int | None = Field(default=None, ge=1)
+    """Keep no more tokens of the teacher's in all: the first traces by `token_budget_by`, of each source in proportion."""
+    token_budget_by: Literal["random", "shortest", "lowest_entropy", "highest_entropy"] = "random"
+    """Which a budget takes first: any, drawn by `filter.seed`, or by tokens or mean entropy. What is not measured comes last."""
     validation_fraction: float = Field(default=0.0, ge=0, lt=1)
     """Share of the problems whose traces go to the validation split."""
+    seed: int | None = Field(default=None, ge=0)
+    """Seeds what is drawn among the traces; absent is the recipe's seed."""
+    student_perplexity: bool = False
+    """Measure the perplexity of each trace under the student before training: a pass of `train.student` over all of them."""
+    workers: int = Field(default=2, ge=1)
+    """Processes that measure traces."""
+    ray: str | None = None
+    """Address of a Ray cluster whose machines measure them instead (HOST:PORT, or `auto`); they see the same `run_dir`."""
+
+    @model_validator(mode="after")
+    def reasons_are_apart(self) -> "Filter":
+        for what, names in (
+            ("rules", [each.name for each in self.rules]),
+            ("balance", [each.by for each in self.balance]),
+        ):
+            if twice := [name for name in names if names.count(name) > 1]:
+                raise ValueError(f'{what}: "{twice[0]}" is there twice; a reason has to tell which of them spoke')
+        return self
 
 
 class Cache(Section):

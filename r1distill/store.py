@@ -5,8 +5,9 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -45,6 +46,40 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """The same of a folder: yield an empty one beside it, which takes its place when the block ends without an exception.
+
+    Its files are on disk before two renames put it there; what was there is deleted last.
+    """
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path}: cannot be written: it is a file; give the name of a folder")
+    mark = secrets.token_hex(4)
+    temporary, before = (path.with_name(f".{path.name}.{mark}{suffix}") for suffix in ("", ".before"))
+    try:
+        temporary.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}; choose another place") from None
+    try:
+        yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                with file.open("rb") as handle:
+                    os.fsync(handle.fileno())
+        if not path.exists():
+            temporary.rename(path)
+            return
+        path.rename(before)
+        try:
+            temporary.rename(path)
+        except BaseException:
+            before.rename(path)
+            raise
+        shutil.rmtree(before)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def write_text(path: Path, text: str) -> None:
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -72,23 +107,46 @@ def file_sha256(path: Path) -> str:
 # ---------------------------------------------------------------- Parquet
 
 
+def size_and_time(path: Path) -> tuple[int, int]:
+    """Bytes, and when it was last written in nanoseconds: another pair is another content, as good as a hash and faster."""
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
+
+
 def write_records(path: Path, record_type: type[Record], records: Iterable[Record]) -> int:
     """Write dataclass records as Parquet, a row group at a time, and return how many there were."""
-    schema = schema_of(record_type)
     count = 0
-    with replacing(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-        group: list[dict[str, Any]] = []
-        size = 0
+    with writing_records(path, record_type) as write:
         for record in records:
-            group.append(to_row(record))
+            write(record)
             count += 1
+    return count
+
+
+@contextmanager
+def writing_records(path: Path, record_type: type[Record]) -> Iterator[Callable[[Record], None]]:
+    """Yield what writes a record to a Parquet file, which replaces `path` when the block ends without an exception."""
+    schema = schema_of(record_type)
+    group: list[dict[str, Any]] = []
+    size = groups = 0
+    with replacing(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+
+        def flush() -> None:
+            nonlocal size, groups
+            writer.write_table(pa.Table.from_pylist(group, schema))
+            group.clear()
+            size, groups = 0, groups + 1
+
+        def write(record: Record) -> None:
+            nonlocal size
+            group.append(to_row(record))
             size += sum(memory_of(value) for value in group[-1].values())
             if len(group) == ROWS_A_GROUP or size > BYTES_A_GROUP:
-                writer.write_table(pa.Table.from_pylist(group, schema))
-                group, size = [], 0
-        if group or not count:
-            writer.write_table(pa.Table.from_pylist(group, schema))
-    return count
+                flush()
+
+        yield write
+        if group or not groups:
+            flush()
 
 
 def read_records(path: Path, record_type: type[Record], *, rows: int = ROWS_A_GROUP) -> Iterator[Record]:
@@ -97,29 +155,57 @@ def read_records(path: Path, record_type: type[Record], *, rows: int = ROWS_A_GR
     A column that an earlier version did not write has its default. Raises UserError where a file is unreadable, or lacks one
     that has none.
     """
-    fields = dataclasses.fields(record_type)  # type: ignore[arg-type]
-    names = tuple(field.name for field in fields)
-    needed = {each.name for each in fields if each.default is each.default_factory is dataclasses.MISSING}
-    json_names = json_columns(record_type)
     for file in sorted(path.glob("*.parquet")) if path.is_dir() else [path]:
-        try:
-            with pq.ParquetFile(file) as parquet:
-                present = [name for name in names if name in parquet.schema_arrow.names]
-                if lacking := needed.difference(present):
-                    raise pa.ArrowInvalid(
-                        f"it has no {', '.join(sorted(lacking))}, which every {record_type.__name__} has"
-                    )
-                texts = [name for name in json_names if name in present]
-                for batch in parquet.iter_batches(batch_size=rows, columns=present):
-                    for row in batch.to_pylist():
-                        for name in texts:
-                            row[name] = None if row[name] is None else json.loads(row[name])
-                        yield record_type(**row)
-        except (OSError, pa.ArrowInvalid) as error:
-            reason = " ".join(str(error).split())
-            raise UserError(
-                f"{file}: cannot be read: {reason}; delete the file of the stage that made it in stages/, and run again"
-            ) from None
+        with opened(file) as parquet:
+            columns = columns_of(record_type, parquet)
+            for batch in parquet.iter_batches(batch_size=rows, columns=columns):
+                yield from records_of(batch, record_type)
+
+
+def read_rows(path: Path, record_type: type[Record], start: int, count: int) -> Iterator[Record]:
+    """The records of `count` rows of a Parquet file from row `start`; only the row groups that hold them are read."""
+    with opened(path) as parquet:
+        columns = columns_of(record_type, parquet)
+        before = 0
+        for group in range(parquet.num_row_groups):
+            size = parquet.metadata.row_group(group).num_rows
+            first, last = max(start - before, 0), min(start + count - before, size)
+            if first < last:
+                table = parquet.read_row_group(group, columns=columns).slice(first, last - first)
+                for batch in table.to_batches():
+                    yield from records_of(batch, record_type)
+            before += size
+
+
+@contextmanager
+def opened(file: Path) -> Iterator[pq.ParquetFile]:
+    """A Parquet file. Raises UserError for what cannot be read in it, now or later in the block."""
+    try:
+        with pq.ParquetFile(file) as parquet:
+            yield parquet
+    except (OSError, pa.ArrowInvalid) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"{file}: cannot be read: {reason}; delete the file of the stage that made it in stages/, and run again"
+        ) from None
+
+
+def columns_of(record_type: type, parquet: pq.ParquetFile) -> list[str]:
+    """Those of a record that the file has. Raises pa.ArrowInvalid where it lacks one without a default."""
+    fields = dataclasses.fields(record_type)
+    present = [field.name for field in fields if field.name in parquet.schema_arrow.names]
+    needed = {each.name for each in fields if each.default is each.default_factory is dataclasses.MISSING}
+    if lacking := needed.difference(present):
+        raise pa.ArrowInvalid(f"it has no {', '.join(sorted(lacking))}, which every {record_type.__name__} has")
+    return present
+
+
+def records_of(batch: pa.RecordBatch, record_type: type[Record]) -> Iterator[Record]:
+    texts = [name for name in json_columns(record_type) if name in batch.schema.names]
+    for row in batch.to_pylist():
+        for name in texts:
+            row[name] = None if row[name] is None else json.loads(row[name])
+        yield record_type(**row)
 
 
 def memory_of(value: Any) -> int:

@@ -3,7 +3,8 @@
     python scripts/check_reruns.py FOLDER [--model quickstart:teacher] [--task quickstart] [--limit 30] [--samples 2]
                                    [--engine '{"dtype": "float32", "max_model_len": 512}'] [section.key=value …]
 
-All of summary.json but seconds, dates and paths is compared, and every text. Ends with 1 where something differs.
+All of summary.json but speed and conditions (which hold the date) is compared, and every text. Ends with 1 where
+something differs.
 """
 
 import argparse

@@ -10,6 +10,6 @@ bin=$root/.venv/bin
 "$bin/ruff" check
 "$bin/ruff" format --check
 "$bin/pyright" --pythonpath "$bin/python"
-# two processes: half of the time a test waits for a process of its own; a file stays in one of them, with its fixtures, and
-# the files come in the order of tests/conftest.py: by the number of their tests, as xdist would, the longest are the last
-"$bin/python" -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"
+# three processes: a third of the time a test waits for a process of its own; a file stays in one of them, with its fixtures,
+# and the files come in the order of tests/conftest.py: by the number of their tests, as xdist would, the longest are the last
+"$bin/python" -m pytest -n 3 --dist loadfile --no-loadscope-reorder "$@"

@@ -34,6 +34,7 @@ def settings(folder: Path, **sections: Any) -> dict[str, Any]:
         "teacher": {"model": "teacher", "backend": "server", "urls": ["http://127.0.0.1:9/v1"]},
         "train": {"student": "org/student"},
         "eval": {"tasks": ["quickstart"]},
+        "contamination": {"benchmarks": ["quickstart"]},  # the only one that is here
     }
     for name, value in sections.items():
         tables[name] = {**tables.get(name, {}), **value} if isinstance(value, dict) else value
@@ -67,6 +68,8 @@ def toml(value: Any) -> str:
     """JSON's strings, numbers, lists and booleans are TOML's too."""
     if isinstance(value, dict):
         return "{ " + ", ".join(f"{key} = {toml(each)}" for key, each in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(toml, value)) + "]"
     return json.dumps(value)
 
 

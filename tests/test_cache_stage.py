@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tiny_model
 import torch
+from scripted_server import Received, Reply, ScriptedServer, chat
 from small_run import ROOT, jsonl, r1distill, recipe_file, small_run
 from transformers import AutoModelForCausalLM
 
@@ -427,16 +428,30 @@ def test_vllm_scores_as_the_full_pass_does(tmp_path, full, tiny_teacher, tiny_st
 # ---------------------------------------------------------------- the whole way
 
 
+class ByHeart(ScriptedServer):
+    """A teacher who replies as the tiny one has learned to, and to anything else with a word."""
+
+    def reply_to(self, received: Received) -> Reply:
+        super().reply_to(received)
+        asked = received.body["messages"][0]["content"]
+        known = next((each for each in tiny_model.PROBLEMS if each.problem in asked), None)
+        return Reply(body=chat(tiny_model.reply(known).removeprefix("<think>\n") if known else "four"))
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_run_scores_and_trains_on_whole_distributions_at_falling_temperatures(tmp_path, tiny_teacher, tiny_student):
     problems = [{"problem": each.problem, "answer": each.answer} for each in tiny_model.PROBLEMS]
     jsonl(tmp_path / "problems.jsonl", problems)
-    engine = {"max_model_len": 256, "dtype": "float32"}
+    with ByHeart(models=(str(tiny_teacher), "pupil")) as server:  # an engine takes half a minute to start
+        run_at_falling_temperatures(tmp_path, tiny_teacher, tiny_student, server.url)
+
+
+def run_at_falling_temperatures(tmp_path: Path, tiny_teacher: Path, tiny_student: Path, url: str) -> None:
     path = recipe_file(
         tmp_path,
-        teacher={"backend": "vllm", "urls": [], "model": str(tiny_teacher), "engine": engine},
-        generate={"prompt": tiny_model.PROMPT, "max_tokens": 120, "temperature": 0.3, "logprobs": 5},
+        teacher={"urls": [url], "model": str(tiny_teacher)},
+        generate={"prompt": tiny_model.PROMPT, "max_tokens": 120, "temperature": 0.3, "logprobs": 0},
         cache=FULL,
         train={
             "student": str(tiny_student),
@@ -457,14 +472,14 @@ def test_a_run_scores_and_trains_on_whole_distributions_at_falling_temperatures(
         },
         eval={
             "tasks": ["quickstart"],
-            "models": ["student"],
+            "models": ["pupil"],
+            "candidates": {"pupil": {"model": "pupil", "urls": [url]}},
             "limit": 2,
             "samples": 1,
             "max_tokens": 20,
-            "engine": engine,
         },
     )
-    result = r1distill("run", path, timeout=900, VLLM_CPU_KVCACHE_SPACE="1")
+    result = r1distill("run", path, timeout=900)
     assert result.returncode == 0, result.stdout + result.stderr
     run = tmp_path / "run"
     assert [line[2:] for line in result.stdout.splitlines() if line.startswith("▶")] == [

@@ -239,18 +239,16 @@ def test_before_anything_was_evaluated_there_is_nothing_to_judge_again(tmp_path:
             look(run)
 
 
-def test_a_known_model_is_told_to_be_inside_or_outside_of_its_band(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("skill", "code", "word"), [(0.6, 0, "inside"), (0.05, 1, "OUTSIDE")])
+def test_a_known_model_is_told_to_be_inside_or_outside_of_its_band(
+    tmp_path: Path, skill: float, code: int, word: str
+) -> None:
     published = '[[published]]\nsource = "a paper"\nsamples = 4\n[published.scores]\n"R1-Known" = 58.0\n'
     tasks = [task_file(tmp_path, "ab", 30, published)]
-    with Pupil(0.6, "org/R1-Known") as known:
-        run, _ = evaluated(recipe_of(tmp_path, "inside", tasks, {"known": known}))
-    [band] = bands(run)
-    assert band.inside
-    assert band.published == [(58.0, "a paper", "")]
-    with Pupil(0.05, "org/R1-Known") as known:
-        result = r1distill("eval", recipe_of(tmp_path, "outside", tasks, {"known": known}), "--verify-band")
-    assert result.returncode == 1, result.stdout + result.stderr
-    assert "OUTSIDE" in result.stdout
+    with Pupil(skill, "org/R1-Known") as pupil:
+        result = r1distill("eval", recipe_of(tmp_path, "run", tasks, {"known": pupil}), "--verify-band")
+    assert result.returncode == code, result.stdout + result.stderr
+    assert word in result.stdout
     assert "a paper" in result.stdout
 
 

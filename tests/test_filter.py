@@ -1,23 +1,24 @@
 """Which traces are taught: every drop has its one reason, and the numbers add up."""
 
 import os
-from collections import Counter
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from small_run import small_run
 
 from r1distill.errors import UserError
-from r1distill.filter.select import decide, paired, reason_to_drop
-from r1distill.filter.stage import filter_stage, funnel_of, share_of
+from r1distill.filter.pairs import paired
+from r1distill.filter.select import KEPT, read_tags, select
+from r1distill.filter.split import share_of
+from r1distill.filter.stage import filter_stage
+from r1distill.filter.tagging import tag
 from r1distill.prompting import split_thinking
 from r1distill.records import Decision, FinishReason, Outcome, Problem, Trace, Verdict
 from r1distill.run import Clock, Run
-from r1distill.sections import Filter
 from r1distill.store import read_json, read_records, write_records
 
 GOOD = "<think>\n1 + 1 = 2\n</think>\n\n\\boxed{2}"
@@ -33,8 +34,11 @@ def row(
     return trace, Verdict(problem_id, sample, outcome)
 
 
-def reasons(rows: list[Row], settings: Filter) -> list[str]:
-    return [decision.reason for _, decision in decide(iter(rows), settings)]
+def reasons(rows: list[Row], folder: Path, **filter: Any) -> list[str]:
+    run = sampled_run(folder, rows, filter=filter)
+    tag(run, Clock(run, "filter"))
+    selection = select(read_tags(run.tags, run.recipe.filter), run.recipe.filter, 0)
+    return [selection.names[place] for place in selection.reason]
 
 
 @pytest.mark.parametrize(
@@ -59,21 +63,22 @@ def reasons(rows: list[Row], settings: Filter) -> list[str]:
         ({"outcome": "incorrect", "entropy": 9.0}, "incorrect"),  # the first rule that speaks
     ],
 )
-def test_each_reason_by_its_name(changed: dict[str, Any], reason: str | None) -> None:
-    assert reason_to_drop(*row(**changed), Filter()) == reason
+def test_each_reason_by_its_name(changed: dict[str, Any], reason: str | None, tmp_path: Path) -> None:
+    assert reasons([row(**changed)], tmp_path) == [reason or KEPT]
 
 
-def test_rules_can_be_turned_off() -> None:
-    assert reason_to_drop(*row(outcome="incorrect"), Filter(require_correct=False)) is None
-    assert reason_to_drop(*row(entropy=99.0), Filter(max_mean_entropy_nats=0)) is None
-    assert reason_to_drop(*row(finish="length"), Filter(require_correct=False, max_mean_entropy_nats=0)) == "truncated"
+def test_rules_can_be_turned_off(tmp_path: Path) -> None:
+    assert reasons([row(outcome="incorrect")], tmp_path, require_correct=False) == [KEPT]
+    assert reasons([row(entropy=99.0)], tmp_path, max_mean_entropy_nats=0) == [KEPT]
+    loose = {"require_correct": False, "max_mean_entropy_nats": 0}
+    assert reasons([row(finish="length")], tmp_path, **loose) == ["truncated"]
 
 
-def test_no_more_than_the_wanted_number_of_a_problem_is_kept() -> None:
+def test_no_more_than_the_wanted_number_of_a_problem_is_kept(tmp_path: Path) -> None:
     rows = [
         row("a", 0), row("a", 1, outcome="incorrect"), row("a", 2), row("a", 3), row("b", 0), row("b", 1), row("b", 2),
     ]  # fmt: skip
-    assert reasons(rows, Filter(max_per_problem=2)) == [
+    assert reasons(rows, tmp_path, max_per_problem=2) == [
         "kept", "incorrect", "kept", "over_max_per_problem", "kept", "kept", "over_max_per_problem",
     ]  # fmt: skip
 
@@ -91,51 +96,13 @@ def test_verdicts_of_another_run_are_refused(traces: list[str], verdicts: list[s
         list(paired([row(name)[0] for name in traces], [row(name)[1] for name in verdicts]))
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    st.lists(
-        st.tuples(
-            st.integers(0, 5),
-            st.sampled_from(get_args(Outcome)),
-            st.sampled_from(get_args(FinishReason)),
-            st.none() | st.floats(0, 2),
-            st.sampled_from([GOOD, "no tags"]),
-        ),
-        max_size=60,
-    ),
-    st.booleans(),
-    st.none() | st.integers(1, 3),
-)
-def test_the_funnel_adds_up(cases: list[Any], require_correct: bool, most: int | None) -> None:
-    cases.sort(key=lambda case: case[0])
-    rows = [
-        row(str(problem), sample, outcome=outcome, finish=finish, entropy=entropy, text=text)
-        for sample, (problem, outcome, finish, entropy, text) in enumerate(cases)
-    ]
-    source = {str(problem): f"set {problem % 2}" for problem in range(6)}
-    decided = list(decide(iter(rows), Filter(require_correct=require_correct, max_per_problem=most)))
-    counted = Counter((source[trace.problem_id], decision.reason) for trace, decision in decided)
-    funnel = funnel_of(counted)
-    assert funnel["sampled"] == len(rows) == funnel["kept"] + sum(funnel["dropped"].values())
-    assert funnel["kept"] == sum(decision.keep for _, decision in decided)
-    for part in ("sampled", "kept"):
-        assert funnel[part] == sum(each[part] for each in funnel["by_source"].values())
-    for reason, count in funnel["dropped"].items():
-        assert count == sum(each["dropped"].get(reason, 0) for each in funnel["by_source"].values()) > 0
-    for trace, decision in decided:
-        assert decision.keep == (decision.reason == "kept")
-        assert not (decision.keep and trace.finish_reason != "stop")
-    if most:
-        kept = Counter(trace.problem_id for trace, decision in decided if decision.keep)
-        assert max(kept.values(), default=0) <= most
-
-
 # ---------------------------------------------------------------- the stage
 
 
 def sampled_run(folder: Path, rows: list[Row], **sections: Any) -> Run:
-    """A run that was sampled and verified."""
-    run = small_run(folder, **sections)
+    """A run that was sampled and verified. Its replies are all the same words."""
+    filter = {"drop_duplicates": False, **sections.pop("filter", {})}
+    run = small_run(folder, filter=filter, **sections)
     ids = sorted({trace.problem_id for trace, _ in rows})
     problems = [
         Problem(f"What is {name}?", answer="2", source=f"set {n % 2}", license="MIT", id=name)
@@ -177,7 +144,7 @@ def test_the_card_tells_the_hub_where_the_splits_are(tmp_path: Path) -> None:
     for split in ("train", "validation"):
         assert f"  - split: {split}\n    path: {split}.parquet\n" in header
         assert counts[split] == pq.read_metadata(run.dataset / f"{split}.parquet").num_rows > 5
-    assert header.startswith("configs:\n- config_name: default\n  data_files:\n")
+    assert "configs:\n- config_name: default\n  data_files:\n" in header
     assert "| sampled | 40 |" in body
     assert "| **kept** | 40 |" in body
 

@@ -470,7 +470,7 @@ def test_a_prompt_without_its_places_is_refused_before_any_work(tmp_path: Path) 
 
 
 def test_the_plan_names_the_judge(tmp_path: Path) -> None:
-    assert len(plan_verify(small_run(tmp_path).recipe.verify)) == 1
-    lines = "\n".join(plan_verify(small_run(tmp_path, verify={"judge": JUDGE}).recipe.verify))
+    assert len(plan_verify(small_run(tmp_path).recipe)) == 1
+    lines = "\n".join(plan_verify(small_run(tmp_path, verify={"judge": JUDGE}).recipe))
     assert "judge-1: http://127.0.0.1:9/v1, asked about no_answer, unverifiable, disagreement" in lines
     assert "prompts/judge.txt (sha256 " in lines

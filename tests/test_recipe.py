@@ -40,7 +40,7 @@ def refusal(folder: Path, *overrides: str) -> str:
     ("override", "remedy"),
     [
         ("generate.temprature=1", "unknown key generate.temprature; did you mean generate.temperature?"),
-        ("filter.max_entropy=1", "did you mean filter.max_mean_entropy_nats?"),
+        ("filter.max_entropy=1", "did you mean filter.entropy or filter.max_mean_entropy_nats?"),
         ("generate.student='x'", "did you mean train.student?"),
         ("teacher.temperature=1", "mean generate.temperature or eval.temperature or verify.judge.temperature?"),
         (

@@ -99,7 +99,8 @@ def findings_of(run: Run) -> list[Finding]:
         findings += check_divergence(recipe, student)
     if teacher is not None:
         findings += check_ends(teacher, "teacher")
-    findings += check_sampling_room(recipe, teacher)
+    if recipe.traces is None:
+        findings += check_sampling_room(recipe, teacher)
     has_cache = (run.teacher_cache / MANIFEST).is_file()
     findings += check_sampling(recipe, has_cache, makes_distributions(recipe))
     if launch is not None:
@@ -117,8 +118,9 @@ def launch_of(recipe: Recipe, gpus: int) -> Launch:
 def check_installation(recipe: Recipe, gpus: int) -> list[Finding]:
     """Versions, and the options that TRL, peft and vLLM would not know."""
     installed = installed_versions()
-    samples_here = recipe.teacher.backend == "vllm"
-    scores_here = bool(recipe.eval.tasks) and (samples_here or recipe.eval.models != ["teacher"])
+    has_engine = recipe.teacher.backend == "vllm"
+    samples_here = has_engine and recipe.traces is None
+    scores_here = bool(recipe.eval.tasks) and (has_engine or recipe.eval.models != ["teacher"])
     needed = [*TRAINING, *(["vllm"] if samples_here or scores_here else [])]
     findings = check_versions(installed, requirements_of(installed), needed)
     findings += check_attention(recipe.train.model_args.get("attn_implementation"), installed, gpus)
@@ -143,9 +145,10 @@ def read_student(recipe: Recipe) -> Model:
 
 
 def read_teacher(recipe: Recipe) -> Model | None:
-    """None where a server has it: what it is called there is no name of a model for us."""
+    """None where a server has it: what it is called there is no name of a model for us. Nor where no stage opens it."""
     teacher = recipe.teacher
-    if teacher.backend == "server":
+    is_opened = recipe.traces is None or "teacher" in recipe.eval.models
+    if teacher.backend == "server" or not is_opened:
         return None
     return read_model(teacher.model, teacher.revision, "teacher.model", teacher.engine.get("trust_remote_code", False))
 
@@ -186,6 +189,8 @@ def check_room(run: Run, student: Model | None, launch: Launch) -> list[Finding]
 def number_of_problems(recipe: Recipe) -> int | None:
     """Of a file; of a set on the Hub only what `problems.limit` says."""
     section = recipe.problems
+    if recipe.traces is not None:
+        return None
 
     def count() -> int | None:
         if not is_procedural(section.path) and local_path(section.path) is None:

@@ -116,7 +116,7 @@ def traps_of(reply: str, recipe: Recipe, special: set[str], end: str | None, n_t
         yield "end token inside"
     elif any(token in reply for token in special):
         yield "special token inside"
-    if n_tokens is not None and n_tokens >= recipe.generate.max_tokens:
+    if recipe.traces is None and n_tokens is not None and n_tokens >= recipe.generate.max_tokens:
         yield "as long as generate.max_tokens"
     begins, ends = reply.count(THINK_START), reply.count(THINK_END)
     if begins > 1:

@@ -9,6 +9,7 @@ from r1distill.doctor.findings import Finding, attempt, error, ok, warning
 from r1distill.doctor.reading import Launch, Model
 from r1distill.evaluate.benchmarks import asking_in
 from r1distill.evaluate.tasks import Task, load_task
+from r1distill.filter.public_traces import traces_path
 from r1distill.problems import local_path
 from r1distill.procedural import is_procedural
 from r1distill.prompting import load_prompt
@@ -35,7 +36,9 @@ def check_files(recipe: Recipe, run_folder: Path) -> tuple[list[Finding], list[T
     )
     findings += problem
     prompts["generate.prompt"] = found.text if found else ""
-    if not is_procedural(recipe.problems.path):
+    if traces := recipe.traces:
+        findings += attempt("files", "traces.path", lambda: traces_path(traces))[1]
+    elif not is_procedural(recipe.problems.path):
         findings += attempt("files", "problems.path", lambda: local_path(recipe.problems.path))[1]
     findings += attempt("files", "train.chat_template", lambda: chat_template_text(recipe.train))[1]
     if judge := recipe.verify.judge:
@@ -55,7 +58,7 @@ def check_files(recipe: Recipe, run_folder: Path) -> tuple[list[Finding], list[T
     if not recipe.eval.tasks:
         findings.append(warning("files", "eval.tasks", "empty", "the stage eval needs one", 'tasks = ["math500"]'))
     findings += check_writable(run_folder)
-    names = ", ".join(["prompt", "problems", *(task.name for task in tasks)])
+    names = ", ".join(["prompt", "traces" if recipe.traces else "problems", *(task.name for task in tasks)])
     return (
         findings or [ok("files", "files of the recipe", f"{names}: found; {run_folder} can be written")],
         tasks,

@@ -9,8 +9,24 @@ GREEDY_LOOPS = 0.5  # below it R1's own model card warns of loops; it recommends
 
 def check_sampling(recipe: Recipe, has_cache: bool, makes_cache: bool) -> list[Finding]:
     """`has_cache`: distributions are in the run's folder; `makes_cache`: a stage of the recipe will put them there."""
+    kl = recipe.train.kl
+    if recipe.traces is not None:
+        findings, remedy = [], 'cache.source = "transformers"'
+        fine = ok("sampling", "[traces]", "the traces of others: no teacher is sampled")
+    else:
+        settings = recipe.generate
+        findings, remedy = check_settings(recipe), "generate.keep_distributions = true"
+        fine = ok("sampling", "temperature, logprobs", f"{settings.temperature:g}, the top {settings.logprobs}")
+    if kl is not None and kl.online is None and not (has_cache or makes_cache):
+        limit = "nothing here makes the teacher's distributions"
+        findings.append(error("sampling", "[train.kl]", "no teacher_cache/", limit, remedy))
+    return findings or [fine]
+
+
+def check_settings(recipe: Recipe) -> list[Finding]:
+    """Of [teacher], [generate] and [filter]."""
     settings, teacher = recipe.generate, recipe.teacher
-    findings = []
+    findings: list[Finding] = []
     if settings.temperature == 0 and settings.samples > 1:
         limit = f"{settings.samples} samples of a problem would be one and the same"
         findings.append(warning("sampling", "generate.temperature", "0", limit, "0.6, or samples = 1"))
@@ -41,11 +57,4 @@ def check_sampling(recipe: Recipe, has_cache: bool, makes_cache: bool) -> list[F
                 "sampling", "filter.max_mean_entropy_nats", recipe.filter.max_mean_entropy_nats, "no logprobs", remedy
             )
         )
-    kl = recipe.train.kl
-    if kl is not None and kl.online is None and not (has_cache or makes_cache):
-        limit = "nothing here makes the teacher's distributions"
-        remedy = "generate.keep_distributions = true"
-        findings.append(error("sampling", "[train.kl]", "no teacher_cache/", limit, remedy))
-    return findings or [
-        ok("sampling", "temperature, logprobs", f"{settings.temperature:g}, the top {settings.logprobs}")
-    ]
+    return findings

@@ -22,7 +22,7 @@ NORMAL = NormalDist()
 Z_95 = NORMAL.inv_cdf(0.975)
 STEP = 0.1  # the sum is then exact to 1e-12
 PLACES = np.arange(STEP / 2, 20.0, STEP)  # on one half of the path of integration
-NEAR = PLACES[PLACES < 7]  # with weights of 20 in all nothing is left beyond
+NEAR = PLACES[PLACES < 7]  # with weights of 20 besides the heaviest nothing is left beyond
 OTHER_BENDS = (0.0, -0.5, 0.5, -1.0, 1.0)
 SURE = 1e-4  # the difference that a step three times as long may make
 SMALLEST = 1e-15  # a probability below is rounding
@@ -89,9 +89,9 @@ def integrals(
     deviation: NDArray[np.float64],
     bend: NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """1/2πi ∫ exp(K(s)) / s ds along the path of each row from `start (N,)`, and how far half of the places are from it.
+    """1/2πi ∫ exp(K(s)) / s ds along the path of each row from `start (N,)`, and how far a third of the places is from it.
 
-    The trapezoidal rule converges exponentially: with half of the error at every second place, all places have its square.
+    The sum converges exponentially with the step: what a step three times as long is off by, this one is to its third power.
     """
     moving = weights.sum(-1) - weights.max(-1)  # the heaviest may lie where t is, and then adds nothing
     places = NEAR if moving.min() >= 20 else PLACES

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from rich.table import Table
-from rich.text import Text
 
-from r1distill.console import console, say
+from r1distill.console import console, printable, say
 from r1distill.errors import UserError
 from r1distill.evaluate.paired import Difference, difference_of
 from r1distill.evaluate.results import read_results
@@ -228,11 +227,6 @@ def changed_table(comparison: Comparison) -> Table:
         counts = [f"{right} of {samples}" for right, samples in (change.a, change.b)]
         table.add_row(printable(cut), printable(change.problem_id), *counts)
     return table
-
-
-def printable(text: str) -> Text:
-    """Neither markup nor what a terminal would obey."""
-    return Text("".join(character if character.isprintable() else "�" for character in text))
 
 
 def points(share: float) -> str:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from r1distill.generate.backend import Backend, Begun, Completion, Request, SampleFailed
 from r1distill.generate.journal import Entry
 from r1distill.generate.plan import Plan
-from r1distill.generate.signals import Signals, TokenSignals, joined, unmeasured
+from r1distill.generate.signals import TokenSignals, joined, unmeasured
 from r1distill.prompting import THINK_END, split_thinking
 from r1distill.records import Outcome, Problem, Trace
 
@@ -127,16 +127,18 @@ def to_trace(
         mean_entropy_upper_nats=whole.mean_entropy_upper_nats if whole else None,
         p95_entropy_nats=whole.p95_entropy_nats if whole else None,
         high_entropy_share=whole.high_entropy_share if whole else None,
-        thinking_signals=as_columns(signals[:cut].summary()) if signals and cut is not None else None,
-        answer_signals=as_columns(signals[cut:].summary()) if signals and cut is not None else None,
+        thinking_signals=as_columns(signals[:cut]) if signals and cut is not None else None,
+        answer_signals=as_columns(signals[cut:]) if signals and cut is not None else None,
         continued_from=before.n_tokens if before else None,
         seconds=seconds + (before.seconds if before else 0.0),
     )
     return trace, signals
 
 
-def as_columns(signals: Signals | None) -> dict[str, float | None] | None:
-    return None if signals is None else {**dataclasses.asdict(signals)}
+def as_columns(part: TokenSignals) -> dict[str, float | None] | None:
+    """The measures of a part of a trace, and of how many tokens it is."""
+    signals = part.summary()
+    return None if signals is None else {"n_tokens": len(part), **dataclasses.asdict(signals)}
 
 
 def whole_text(completion: Completion, prefill: str) -> str:

@@ -50,7 +50,7 @@ def make_plan(run: Run, name: str, gpus: str | None, given: Given) -> Plan:
     online = load_shape(train.kl.online, "train.kl.online") if train.kl and train.kl.online else None
     assumed = Assumed()
     try:
-        teacher = load_shape(recipe.teacher.model, "teacher.model")
+        teacher = load_shape(recipe.teacher.model, "teacher.model") if recipe.teacher.model else None
     except UserError as error:  # a server may know it by any name
         if recipe.teacher.backend != "server":
             raise

@@ -7,11 +7,14 @@ import pyarrow.parquet as pq
 
 from r1distill.evaluate.benchmarks import asking_in, data_in
 from r1distill.evaluate.tasks import load_task
+from r1distill.filter.card import IMPORTED
 from r1distill.plan.speed import samples_expected
 from r1distill.problems import local_path, options_of, read_problems
 from r1distill.procedural import is_procedural
 from r1distill.run import Run
 from r1distill.sections import Problems
+from r1distill.store import read_json
+from r1distill.traces_section import Traces
 
 TOKENS_A_SAMPLE = 5355  # of DeepSeek-R1's 804,745 samples on average (https://arxiv.org/abs/2501.12948, section 2.3.3)
 PROMPT_TOKENS = 150
@@ -65,7 +68,8 @@ class Counts:
 def counts_of(run: Run, given: Given, assumed: Assumed) -> Counts:
     """Of the dataset of the run if there is one, else of what the recipe is expected to make of its problems."""
     recipe = run.recipe
-    problems = given.problems or problem_count(recipe.problems, "problems", assumed)
+    known = None if recipe.traces is None else imported_counts(run, recipe.traces, given, assumed)
+    problems = known[0] if known else given.problems or problem_count(recipe.problems, "problems", assumed)
     dataset = run.dataset / "train.parquet"
     if dataset.is_file():
         column = pq.read_table(dataset, columns=["n_tokens"])["n_tokens"]
@@ -73,21 +77,41 @@ def counts_of(run: Run, given: Given, assumed: Assumed) -> Counts:
         tokens = float(given.tokens or pc.mean(column).as_py() or TOKENS_A_SAMPLE)  # type: ignore[attr-defined]
         assumed.say(f"{examples:,} examples of {tokens:,.0f} tokens: those of {dataset}")
     else:
-        tokens = given.tokens or min(TOKENS_A_SAMPLE, recipe.generate.max_tokens / 2)
+        most = TOKENS_A_SAMPLE if known else recipe.generate.max_tokens / 2
+        tokens = given.tokens or min(TOKENS_A_SAMPLE, most)
         if given.tokens is None:
-            assumed.say(f"{tokens:,.0f} tokens a trace (R1's mean, at most half of generate.max_tokens): --tokens")
+            bound = "" if known else ", at most half of generate.max_tokens"
+            assumed.say(f"{tokens:,.0f} tokens a trace (R1's mean{bound}): --tokens")
         examples = None
     if given.right is None:
         assumed.say(f"the teacher is right {RIGHT:.0%} of the time: --right")
-    samples, correct = samples_expected(
-        given.right or RIGHT, recipe.generate.samples, recipe.generate.stop_after_correct
-    )
+    right = given.right or RIGHT
+    samples, correct = samples_expected(right, recipe.generate.samples, recipe.generate.stop_after_correct)
+    if known:
+        samples = known[1] / problems
+        correct = samples * right
     kept = correct if recipe.filter.require_correct else samples
     if recipe.filter.max_per_problem:
         kept = min(kept, recipe.filter.max_per_problem)
     if examples is None:
         examples = problems * kept * (1 - recipe.filter.validation_fraction)
     return Counts(problems, problems * samples, tokens, examples, tokens + PROMPT_TOKENS)
+
+
+def imported_counts(run: Run, section: Traces, given: Given, assumed: Assumed) -> tuple[int, int]:
+    """Problems and traces of [traces]: of what was imported, else what the set is known to have, a trace a problem."""
+    path = run.folder / IMPORTED
+    if path.is_file():
+        about = read_json(path)
+        assumed.say(f"{about['traces']:,} traces of {about['problems']:,} problems: those of {path}")
+        return about["problems"], about["traces"]
+    rows = given.problems or ROWS.get(section.path)
+    if rows is None:
+        rows = OTHER_PROBLEMS
+        assumed.say(f"traces: {section.path} has {rows:,} problems, which nothing here knows yet: --problems")
+    assumed.say("a trace a problem, until `r1distill generate` has read them")
+    rows = min(rows, section.limit or rows)
+    return rows, rows
 
 
 def problem_count(section: Problems, key: str, assumed: Assumed, known: int | None = None) -> int:

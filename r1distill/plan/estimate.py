@@ -81,7 +81,7 @@ def stages_of(
         found.append(StagePlan(stage, what, tokens, hours, gpus, hours * gpus * price))
 
     context = counts.tokens_an_example / 2 + PROMPT_HALF
-    if teacher is not None:
+    if teacher is not None and recipe.traces is None:
         engine = recipe.teacher.engine
         copies = recipe.serve.replicas if recipe.teacher.backend == "server" else 1
         way, words = served(teacher, engine, machine, context, recipe.generate.concurrency)
@@ -91,6 +91,7 @@ def stages_of(
             hours = tokens / (way.tokens_per_second * copies) / 3600
             what = f"{teacher.name}{words}: {way.batch} at once, {way.tokens_per_second * copies:,.0f} tokens/s"
             add("generate", what, tokens, hours, way.gpus * copies)
+    if teacher is not None:
         caching(run, teacher, counts, machine, add)
     train_hours(recipe, student, counts, step, work, machine, given, assumed, add)
     for model in (model for model in recipe.eval.models if model in ROLES):

@@ -44,9 +44,9 @@ class Cluster:
 
 
 @contextmanager
-def connected(address: str) -> Iterator[None]:
-    """Be a driver of the cluster. Raises UserError where none answers."""
-    check_address(address)
+def connected(address: str, key: str = "serve.ray") -> Iterator[None]:
+    """Be a driver of the cluster. `key` is that of the recipe with its address. Raises UserError where none answers."""
+    check_address(address, key)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
@@ -54,7 +54,7 @@ def connected(address: str) -> Iterator[None]:
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"serve.ray = {address}: no Ray cluster: {reason}; start one (`ray start --head`), leave serve.ray out, "
+            f"{key} = {address}: no Ray cluster: {reason}; start one (`ray start --head`), leave {key} out, "
             "or set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN to those of the cluster"
         ) from None
     signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put a handler of its own there
@@ -64,18 +64,18 @@ def connected(address: str) -> Iterator[None]:
         ray.shutdown()
 
 
-def check_address(address: str) -> None:
+def check_address(address: str, key: str = "serve.ray") -> None:
     """Raise UserError for what is no HOST:PORT on which something listens: Ray itself would try for minutes, then abort."""
     if address == "auto":
         return
     host, colon, port = address.rpartition(":")
     if not (host and colon and port.isdecimal()) or "/" in host:
-        raise UserError(f"serve.ray = {address}: write it as HOST:PORT, as `ray start --head` prints it, or auto")
+        raise UserError(f"{key} = {address}: write it as HOST:PORT, as `ray start --head` prints it, or auto")
     try:
         socket.create_connection((host.strip("[]"), int(port)), ANSWER_S).close()
     except (OSError, OverflowError) as error:
         raise UserError(
-            f"serve.ray = {address}: nothing answers there within {ANSWER_S:g} s ({error}); "
+            f"{key} = {address}: nothing answers there within {ANSWER_S:g} s ({error}); "
             "start Ray's head (`ray start --head`), or correct the address"
         ) from None
 

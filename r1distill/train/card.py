@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 from r1distill import __version__
+from r1distill.filter.card import IMPORTED
 from r1distill.run import Run
 from r1distill.store import read_json, write_text
 
@@ -20,7 +21,11 @@ def write_card(run: Run, summary: dict[str, Any]) -> None:
 
 
 def model_card(run: Run, recipe: dict[str, Any], summary: dict[str, Any], log: list[dict[str, Any]]) -> str:
-    settings, teacher = run.recipe.train, run.recipe.teacher.model
+    settings = run.recipe.train
+    imported = read_json(run.folder / IMPORTED) if (run.folder / IMPORTED).is_file() else {}
+    traces = run.recipe.teacher.model
+    if imported:
+        traces = f"{imported['model'] or 'an unknown teacher'} ({imported['path']})"
     base = [f"base_model: {settings.student}"] if HUB_ID.fullmatch(settings.student) else []
     head = [
         "---",
@@ -44,7 +49,7 @@ def model_card(run: Run, recipe: dict[str, Any], summary: dict[str, Any], log: l
     kl = "; the loss has the divergence from the teacher's distributions in it" if settings.kl else ""
     parts = [
         *head, "---", f"# {run.folder.name}", "",
-        f"{settings.student}, fine-tuned by r1distill {__version__} on reasoning traces of {teacher}{kl}.",
+        f"{settings.student}, fine-tuned by r1distill {__version__} on reasoning traces of {traces}{kl}.",
         "It thinks between `<think>` and `</think>` before it answers.", "",
         "## Training", "", *table(("", ""), list(rows.items())), "",
         "## Data", "", *data_rows(summary["funnel"]), "",

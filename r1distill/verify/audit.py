@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from r1distill.errors import UserError
-from r1distill.filter.select import paired
+from r1distill.filter.pairs import paired
 from r1distill.records import Problem, Trace, Verdict
 from r1distill.store import read_records, replacing, write_json, write_text
 from r1distill.verify.agreement import panels

@@ -21,11 +21,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bare_vllm import printed, sample_bare
 from verify import DATA, read, replies
 
 from r1distill.evaluate.benchmarks import asking_in, open_benchmark
-from r1distill.models import resolve_model
-from r1distill.prompting import encode_prompt, render
 from r1distill.recipe import Recipe, load_recipe
 from r1distill.records import Problem, Trace, Verdict
 from r1distill.store import read_json, write_json, write_records
@@ -54,12 +53,8 @@ def empty_recipe(folder: Path) -> Path:
 
 
 def bare(options: argparse.Namespace) -> None:
-    """In a process of its own: prints tokens and seconds of one call."""
-    from vllm import LLM, SamplingParams  # noqa: PLC0415
-
     from r1distill.evaluate.contestants import contestants_of  # noqa: PLC0415
     from r1distill.evaluate.stage import plan_of  # noqa: PLC0415
-    from r1distill.generate.engine_arguments import engine_arguments, prepare_for_cpu  # noqa: PLC0415
     from r1distill.run import Run  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory() as name:
@@ -67,29 +62,7 @@ def bare(options: argparse.Namespace) -> None:
         run = Run(load_recipe(empty_recipe(folder), settings_of(options, folder)))
         [contestant] = contestants_of(run)
         benchmark = open_benchmark(run.recipe, options.task)
-    plan = plan_of(run, contestant, benchmark)
-    arguments = engine_arguments(run.recipe.eval.engine, 0)
-    arguments.pop("enable_log_requests")
-    prepare_for_cpu(arguments)
-    llm = LLM(model=resolve_model(options.model, "model"), **arguments)
-    tokenizer = llm.get_tokenizer()
-    prompts, parameters = [], []
-    for problem in benchmark.problems:
-        ids = encode_prompt(tokenizer, render(tokenizer, plan.prompt.user_message(problem)), plan.prompt.prefill)
-        for sample in range(options.samples):
-            prompts.append({"prompt_token_ids": ids})
-            parameters.append(
-                SamplingParams(
-                    temperature=plan.sampling.temperature, top_p=plan.sampling.top_p, top_k=plan.sampling.top_k,
-                    max_tokens=plan.sampling.max_tokens, skip_special_tokens=False,
-                    seed=plan.sample_seed(problem, sample, plan.request_sha(problem)),
-                )
-            )  # fmt: skip
-    started = time.perf_counter()
-    outputs = llm.generate(prompts, parameters, use_tqdm=False)
-    seconds = time.perf_counter() - started
-    tokens = sum(len(output.outputs[0].token_ids) for output in outputs)
-    print(json.dumps({"tokens": tokens, "seconds": seconds}), flush=True)
+    sample_bare(plan_of(run, contestant, benchmark), benchmark.problems, run.recipe.eval.engine)
 
 
 def ours(options: argparse.Namespace) -> dict[str, Any]:
@@ -102,18 +75,13 @@ def ours(options: argparse.Namespace) -> dict[str, Any]:
     return {"tokens": summary["tokens"], "seconds": summary["seconds"]}
 
 
-def last_object(output: str) -> dict[str, Any]:
-    """vLLM prints to the same place."""
-    return json.loads([line for line in output.splitlines() if line.startswith('{"tokens"')][-1])
-
-
 def beside_bare_vllm(options: argparse.Namespace) -> None:
     print(f"{options.task} x {options.samples} samples of {options.model}, {options.concurrency} at once")
     taken: dict[str, list[float]] = {"bare vLLM": [], "r1distill": []}
     for _ in range(options.rounds):
         command = [sys.executable, __file__, *sys.argv[1:], "--bare"]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
-        for name, found in (("bare vLLM", last_object(done.stdout)), ("r1distill", ours(options))):
+        for name, found in (("bare vLLM", printed(done.stdout)), ("r1distill", ours(options))):
             taken[name].append(found["seconds"] / found["tokens"])
             print(f"  {name:10} {found['tokens']:8,} tokens {found['seconds']:7.1f} s", flush=True)
     ratios = [mine / its for its, mine in zip(taken["bare vLLM"], taken["r1distill"], strict=True)]

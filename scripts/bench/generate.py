@@ -14,15 +14,15 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
+from bare_vllm import printed, sample_bare
+
 from r1distill.generate.backend import Sampling
 from r1distill.generate.plan import Plan
-from r1distill.models import resolve_model
 from r1distill.problems import load_problems
-from r1distill.prompting import encode_prompt, load_prompt, render
+from r1distill.prompting import load_prompt
 
 PROBLEMS = "prompts/quickstart/train.jsonl"
 PROMPT = "prompts/quickstart/prompt.txt"
@@ -31,36 +31,6 @@ PROMPT = "prompts/quickstart/prompt.txt"
 def plan_of(options: argparse.Namespace, logprobs: int) -> Plan:
     sampling = Sampling(0.6, 0.95, 0, options.max_tokens, logprobs)
     return Plan(options.model, "", load_prompt(PROMPT, "<think>\n"), sampling, 0, options.samples, 0)
-
-
-def bare(options: argparse.Namespace, logprobs: int) -> None:
-    """In a process of its own: prints tokens and seconds of one call."""
-    from vllm import LLM, SamplingParams  # noqa: PLC0415
-
-    from r1distill.generate.engine_arguments import engine_arguments, prepare_for_cpu  # noqa: PLC0415
-
-    arguments = engine_arguments(json.loads(options.engine), logprobs)
-    arguments.pop("enable_log_requests")
-    prepare_for_cpu(arguments)
-    llm = LLM(model=resolve_model(options.model, "model"), max_num_seqs=options.concurrency, **arguments)
-    tokenizer, plan = llm.get_tokenizer(), plan_of(options, logprobs)
-    prompts, parameters = [], []
-    for problem in load_problems(PROBLEMS, limit=options.problems):
-        ids = encode_prompt(tokenizer, render(tokenizer, plan.prompt.user_message(problem)), plan.prompt.prefill)
-        for sample in range(options.samples):
-            prompts.append({"prompt_token_ids": ids})
-            parameters.append(
-                SamplingParams(
-                    temperature=0.6, top_p=0.95, max_tokens=options.max_tokens, logprobs=logprobs or None,
-                    seed=plan.sample_seed(problem, sample, plan.request_sha(problem)), skip_special_tokens=False,
-                    flat_logprobs=True,
-                )
-            )  # fmt: skip
-    started = time.perf_counter()
-    outputs = llm.generate(prompts, parameters, use_tqdm=False)
-    seconds = time.perf_counter() - started
-    tokens = sum(len(output.outputs[0].token_ids) for output in outputs)
-    print(json.dumps({"tokens": tokens, "seconds": seconds}), flush=True)
 
 
 def ours(options: argparse.Namespace, logprobs: int) -> dict[str, Any]:
@@ -82,11 +52,6 @@ def ours(options: argparse.Namespace, logprobs: int) -> dict[str, Any]:
     return {"tokens": line["tokens_out"], "seconds": line["seconds"]}
 
 
-def last_object(output: str) -> dict[str, Any]:
-    """vLLM prints to the same place."""
-    return json.loads([line for line in output.splitlines() if line.startswith('{"tokens"')][-1])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="quickstart:teacher")
@@ -99,7 +64,8 @@ def main() -> None:
     parser.add_argument("--bare", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.bare is not None:
-        bare(options, options.bare)
+        engine = {**json.loads(options.engine), "max_num_seqs": options.concurrency}
+        sample_bare(plan_of(options, options.bare), load_problems(PROBLEMS, limit=options.problems), engine)
         return
     print(f"{options.problems} problems x {options.samples} samples of {options.model}, {options.concurrency} at once")
     for logprobs in (0, 20):
@@ -108,7 +74,7 @@ def main() -> None:
             command = [sys.executable, __file__, *sys.argv[1:], "--bare", str(logprobs)]
             done = subprocess.run(command, check=True, capture_output=True, text=True)
             for name, found in (
-                ("bare vLLM", last_object(done.stdout)),
+                ("bare vLLM", printed(done.stdout)),
                 ("r1distill", ours(options, logprobs)),
             ):
                 speeds[name].append(found["tokens"] / found["seconds"])
