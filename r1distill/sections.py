@@ -228,6 +228,11 @@ class Filter(Section):
                 raise ValueError(f'{what}: "{twice[0]}" is there twice; a reason has to tell which of them spoke')
         return self
 
+    @property
+    def needs_sketch(self) -> bool:
+        """Whether the most diverse traces of a problem are asked for, which are told by their words."""
+        return bool(self.max_per_problem) and self.max_per_problem_by == "most_diverse"
+
 
 class Cache(Section):
     """Where `[train.kl]` has the teacher's distributions from: kept while sampling, or scored (`r1distill cache`)."""

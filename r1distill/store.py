@@ -178,16 +178,24 @@ def read_rows(path: Path, record_type: type[Record], start: int, count: int) -> 
 
 
 @contextmanager
-def opened(file: Path) -> Iterator[pq.ParquetFile]:
-    """A Parquet file. Raises UserError for what cannot be read in it, now or later in the block."""
+def opened(
+    file: Path, remedy: str = "delete the file of the stage that made it in stages/, and run again"
+) -> Iterator[pq.ParquetFile]:
+    """A Parquet file. Raises UserError for what cannot be read in it, now or later in the block: nothing else is for there."""
     try:
         with pq.ParquetFile(file) as parquet:
             yield parquet
     except (OSError, pa.ArrowInvalid) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"{file}: cannot be read: {reason}; delete the file of the stage that made it in stages/, and run again"
-        ) from None
+        raise unreadable(file, error, remedy) from None
+
+
+def unreadable(file: Path, error: Exception, remedy: str) -> UserError:
+    return UserError(f"{file}: cannot be read: {' '.join(str(error).split())}; {remedy}")
+
+
+def remade_by(stage: str) -> str:
+    """The remedy for a file of that stage."""
+    return f"delete stages/{stage}.json, and run `r1distill {stage}` again"
 
 
 def columns_of(record_type: type, parquet: pq.ParquetFile) -> list[str]:

@@ -10,7 +10,7 @@ from filtered_run import problem
 from r1distill.errors import UserError
 from r1distill.filter.problem_rows import ProblemRows
 from r1distill.records import Problem
-from r1distill.store import opened, write_records
+from r1distill.store import write_records
 
 
 def test_threads_that_ask_at_once_find_every_problem_as_it_was_written(tmp_path: Path) -> None:
@@ -19,8 +19,7 @@ def test_threads_that_ask_at_once_find_every_problem_as_it_was_written(tmp_path:
     write_records(path, Problem, problems)
     pq.write_table(pq.read_table(path), path, row_group_size=40)
     order = [(n * 617) % len(problems) for n in range(len(problems))]  # another row group each time
-    with opened(path) as file, ThreadPoolExecutor(8) as threads:
-        found = ProblemRows(file)
+    with ProblemRows(path) as found, ThreadPoolExecutor(8) as threads:
         assert list(threads.map(lambda n: found[problems[n].id], order)) == [problems[n] for n in order]
         assert list(found.values()) == problems
         with pytest.raises(UserError, match=r"not of one run.*run `r1distill verify`"):

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from r1distill.errors import UserError
 from r1distill.generate.chat import CHARACTERS_A_TOKEN, LONGEST_PERIOD_CHARACTERS
 from r1distill.generate.repetition import is_degenerate
 from r1distill.records import FinishReason, Verdict
-from r1distill.store import read_records
+from r1distill.store import opened, read_records
 
 LOOP_TOKENS = 512  # as generate.stop_repetition has it
 LOOP_CHARACTERS = 4 * LONGEST_PERIOD_CHARACTERS  # of a text, from its end, that are looked at
@@ -64,20 +63,14 @@ def endings(traces: Path) -> Iterator[Ending]:
     """Token ids and texts are read only of row groups with a truncated reply: another got out of its loop."""
     columns = ["problem_id", "sample", "finish_reason", "n_tokens"]
     for file in sorted(traces.glob("*.parquet")):
-        try:
-            with pq.ParquetFile(file) as parquet:
-                for group in range(parquet.num_row_groups):
-                    rows = parquet.read_row_group(group, columns=columns).to_pylist()
-                    cut = [place for place, row in enumerate(rows) if row["finish_reason"] == "length"]
-                    looped = loops(parquet, group, cut)
-                    looped |= {place for place, row in enumerate(rows) if row["finish_reason"] == "repetition"}
-                    for place, row in enumerate(rows):
-                        yield Ending(**row, looped=place in looped)
-        except (OSError, pa.ArrowInvalid) as error:
-            reason = " ".join(str(error).split())
-            raise UserError(
-                f"{file}: cannot be read: {reason}; delete the file, and run `r1distill eval` again"
-            ) from None
+        with opened(file, "delete the file, and run `r1distill eval` again") as parquet:
+            for group in range(parquet.num_row_groups):
+                rows = parquet.read_row_group(group, columns=columns).to_pylist()
+                cut = [place for place, row in enumerate(rows) if row["finish_reason"] == "length"]
+                looped = loops(parquet, group, cut)
+                looped |= {place for place, row in enumerate(rows) if row["finish_reason"] == "repetition"}
+                for place, row in enumerate(rows):
+                    yield Ending(**row, looped=place in looped)
 
 
 def loops(parquet: pq.ParquetFile, group: int, places: list[int]) -> set[int]:

@@ -12,9 +12,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from r1distill.errors import UserError, require_packages
+from r1distill.filter.columns import numbers
 from r1distill.filter.dbscan import dbscan
 from r1distill.filter.embeddings import embed
-from r1distill.filter.entropy_filter import floats
 from r1distill.filter_sections import Clusters
 
 ASKED = 1000  # points whose k-distance is taken, drawn at random
@@ -108,7 +108,7 @@ def kept_of_clusters(tags: pa.Table, settings: Clusters) -> NDArray[np.bool_]:
 
 def known_clusters(tags: pa.Table) -> NDArray[np.int64]:
     """The column `cluster` `(N,)`, -1 for null."""
-    return np.nan_to_num(floats(tags["cluster"]), nan=-1.0).astype(np.int64)
+    return np.nan_to_num(numbers(tags, "cluster"), nan=-1.0).astype(np.int64)
 
 
 def places_in_groups(tags: pa.Table, groups: NDArray[np.int64], by: str = "quality") -> NDArray[np.int64]:
@@ -118,7 +118,7 @@ def places_in_groups(tags: pa.Table, groups: NDArray[np.int64], by: str = "quali
     """
     first = [("quality", "descending")] if by == "quality" else []
     keys = [("group", "ascending"), *first, *((name, "ascending") for name in ("n_tokens", "problem_id", "sample"))]
-    quality = pa.array(floats(tags["quality"]), from_pandas=True)  # NaN is unknown too
+    quality = pa.array(numbers(tags, "quality"), from_pandas=True)  # NaN is unknown too
     columns = {name: tags[name] for name in ("n_tokens", "problem_id", "sample")}
     table = pa.table({"row": np.arange(len(groups)), "group": groups, "quality": quality, **columns})
     order = table.sort_by(keys)["row"].to_numpy()

@@ -14,14 +14,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from r1distill.errors import UserError
 from r1distill.filter.problem_rows import ProblemRows, not_of_one_run
 from r1distill.prompting import Prompt, load_prompt
 from r1distill.records import Problem
 from r1distill.run import Run
-from r1distill.store import BYTES_A_GROUP, ROWS_A_GROUP, replacing
+from r1distill.store import BYTES_A_GROUP, ROWS_A_GROUP, remade_by, replacing, unreadable
 
-TAGS = "tags.parquet"
 TRACES_AT_ONCE = 256
 KEYS = ["problem_id", "sample"]
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
@@ -95,15 +93,15 @@ def write_dataset(
     prompt = load_prompt(settings.generate.prompt, settings.generate.prefill)
     # of traces of others neither is known
     unknown = {} if settings.traces is None else {"revision": None, "seed": None}
-    tags = run.folder / TAGS
+    tags = run.tags
     tag_columns = measured_tags(tags) if tags.is_file() else []
     with ExitStack() as files:
-        problems = ProblemRows(files.enter_context(opened(run.problems, "generate")))
+        problems = files.enter_context(ProblemRows(run.problems))
         verdicts = Rows(files.enter_context(opened(run.verdicts, "verify")), ["problem_id", "sample", "outcome"])
         decisions = Rows(files.enter_context(opened(run.decisions, "filter")), ["problem_id", "sample", "keep"])
         beside = {"verdicts.parquet": verdicts, "decisions.parquet": decisions}
         if tags.is_file():
-            beside[TAGS] = Rows(files.enter_context(opened(tags, "filter")), [*KEYS, *tag_columns])
+            beside[tags.name] = Rows(files.enter_context(opened(tags, "filter")), [*KEYS, *tag_columns])
         writer = files.enter_context(Splits(folder))
         start = 0
         for traces in batches(run.traces):
@@ -112,7 +110,7 @@ def write_dataset(
                 check_same_traces(traces, rows, name)
             kept = taken["decisions.parquet"]["keep"]
             outcomes = taken["verdicts.parquet"]["outcome"].filter(kept).to_pylist()
-            of_tags = taken[TAGS].select(tag_columns).filter(kept) if TAGS in taken else pa.table({})
+            of_tags = taken[tags.name].select(tag_columns).filter(kept) if tags.name in taken else pa.table({})
             rows = [
                 {**example(problems[row["problem_id"]], row, outcome, prompt, settings.teacher.revision), **unknown}
                 for row, outcome in zip(traces.filter(kept).to_pylist(), outcomes, strict=True)
@@ -233,10 +231,7 @@ def opened(path: Path, stage: str) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(path)
     except (OSError, pa.ArrowInvalid) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"{path}: cannot be read: {reason}; delete stages/{stage}.json, and run `r1distill {stage}` again"
-        ) from None
+        raise unreadable(path, error, remade_by(stage)) from None
 
 
 def check_same_traces(traces: pa.Table, rows: pa.Table, name: str) -> None:

@@ -6,16 +6,16 @@ where the upper one is not, and "undecided" between them. What the filter is goo
 entropy and keeping the bottom takes away the forks of the reasoning (https://arxiv.org/abs/2506.01939).
 """
 
-from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from r1distill.filter.columns import Floats, numbers
+from r1distill.filter.measures.groups import length_bins
 from r1distill.filter_sections import EntropyFilter
 
-Floats = NDArray[np.float64]
 Word = Literal["kept", "high_entropy", "low_entropy", "undecided", "unmeasured"]
 PREFIX = {"sequence": "", "thinking": "thinking_", "answer": "answer_"}
 
@@ -34,14 +34,14 @@ def entropy_words(tags: pa.Table, settings: EntropyFilter, exact: Floats | None 
     `exact (N,)`: mean entropies in nats where they were scored again, NaN elsewhere.
     """
     prefix = PREFIX[settings.scope]
-    lower = floats(tags[f"{prefix}mean_entropy_nats"])
+    lower = numbers(tags, f"{prefix}mean_entropy_nats")
     name = f"{prefix}mean_entropy_upper_nats"
-    upper = floats(tags[name]) if name in tags.column_names else np.full(len(lower), np.nan)
+    upper = numbers(tags, name) if name in tags.column_names else np.full(len(lower), np.nan)
     if exact is not None:
         lower, upper = np.where(np.isnan(exact), lower, exact), np.where(np.isnan(exact), upper, exact)
     bins = None
     if settings.mode in ("percentile", "z_score") and settings.within == "bin":
-        bins = length_bins(tags["source"].to_pylist(), floats(tags["n_tokens"]))
+        bins = length_bins(tags["source"].to_pylist(), numbers(tags, "n_tokens"))
         bins = large_bins(bins, ~np.isnan(lower), settings.smallest_bin)
     words = decide(lower, upper, settings, bins)
     if settings.undecided == "lower_bound":
@@ -119,17 +119,6 @@ def z_scores(values: Floats, bins: NDArray[np.int64] | None) -> Floats:
     return z
 
 
-def length_bins(source: Sequence[str | None], n_tokens: Floats) -> NDArray[np.int64]:
-    """The bin of each trace `(N,)`: those of one source whose lengths in tokens have the same power of two below them.
-
-    Numbered from 0 in no particular order. Bins do not depend on the other traces, so that a run that grows keeps them.
-    """
-    names = np.asarray([name or "" for name in source], dtype=object)
-    _, sources = np.unique(names, return_inverse=True)
-    lengths = np.floor(np.log2(np.maximum(np.nan_to_num(n_tokens), 1))).astype(np.int64)
-    return np.unique(sources * 64 + lengths, return_inverse=True)[1].astype(np.int64)
-
-
 def large_bins(bins: NDArray[np.int64], measured: NDArray[np.bool_], smallest: int) -> NDArray[np.int64]:
     """The bins `(N,)`, but -1, which is compared with the whole run, for those with fewer than `smallest` measured traces."""
     sizes = np.bincount(bins, weights=measured, minlength=1)
@@ -144,8 +133,3 @@ def comparisons(bins: NDArray[np.int64] | None, n: int) -> list[tuple[NDArray[np
     order = np.argsort(bins, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(bins[order])) + 1)
     return [(rows, everything if bins[rows[0]] < 0 else rows) for rows in groups]
-
-
-def floats(column: pa.ChunkedArray) -> Floats:
-    """A column of numbers `(N,)`, NaN for null."""
-    return column.cast(pa.float64()).to_numpy().astype(np.float64)

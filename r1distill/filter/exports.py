@@ -16,7 +16,7 @@ from r1distill.filter.card import with_files
 from r1distill.filter.dataset import MESSAGES
 from r1distill.filter.measured import SPLITS
 from r1distill.prompting import THINK_END, THINK_START
-from r1distill.store import replacing, write_json, write_jsonl, write_text
+from r1distill.store import opened, replacing, write_json, write_jsonl, write_text
 
 Row = dict[str, Any]
 ROWS_AT_ONCE = 256
@@ -150,16 +150,12 @@ def is_complete(row: Row) -> bool:
 
 def rows_of(path: Path, columns: list[str] | tuple[str, ...]) -> Iterator[Row]:
     """The rows of a Parquet file, `ROWS_AT_ONCE` in memory. Raises UserError where it lacks one of the columns."""
-    try:
-        with pq.ParquetFile(path) as file:
-            if missing := [name for name in columns if name not in file.schema_arrow.names]:
-                raise UserError(f"{path}: no column {', '.join(missing)}; run `r1distill filter` again")
-            for batch in file.iter_batches(ROWS_AT_ONCE, columns=list(columns)):
-                yield from batch.to_pylist()
-    except (OSError, pa.ArrowInvalid) as error:
-        raise UserError(
-            f"{path}: cannot be read: {' '.join(str(error).split())}; run `r1distill filter` again"
-        ) from None
+    remedy = "run `r1distill filter` again"
+    with opened(path, remedy) as file:
+        if missing := [name for name in columns if name not in file.schema_arrow.names]:
+            raise UserError(f"{path}: no column {', '.join(missing)}; {remedy}")
+        for batch in file.iter_batches(ROWS_AT_ONCE, columns=list(columns)):
+            yield from batch.to_pylist()
 
 
 def write_parquet(path: Path, schema: pa.Schema, rows: Iterator[Row]) -> Path:

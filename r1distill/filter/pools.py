@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from r1distill.errors import UserError
 from r1distill.filter.clusters import known_clusters, places_in_groups
-from r1distill.filter.entropy_filter import floats
+from r1distill.filter.columns import numbers
 from r1distill.filter.quality import category_counts
 from r1distill.filter_sections import Pools
 from r1distill.train_sections import Curriculum
@@ -64,15 +64,15 @@ def nearness_of(tags: pa.Table, settings: Pools, category: str) -> Floats:
     diverse: 1 / place in its group, or the even share divided by the share of its category. quality: its rank divided by
     that of the limit. hard: the larger of the two, by pass rate (1 - rate) / (1 - limit) and by length as by quality.
     """
-    pass_rate = floats(tags["pass_rate"])
+    pass_rate = numbers(tags, "pass_rate")
     room = 1 - settings.max_pass_rate
     by_rate = np.where(pass_rate <= settings.max_pass_rate, 1.0, (1 - pass_rate) / room if room else 0.0)
     columns = [
         diverse(tags, settings, category),
-        by_percentile(floats(tags["quality"]), settings.min_quality_percentile),
+        by_percentile(numbers(tags, "quality"), settings.min_quality_percentile),
         np.fmax(
             np.where(np.isnan(pass_rate), np.nan, by_rate),
-            by_percentile(floats(tags["n_tokens"]), settings.min_length_percentile),
+            by_percentile(numbers(tags, "n_tokens"), settings.min_length_percentile),
         ),
     ]
     return np.nan_to_num(np.stack(columns, axis=1), nan=-1.0)

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from r1distill.filter.entropy_filter import floats
+from r1distill.filter.columns import numbers
 from r1distill.filter_sections import Quality, Term
 
 Floats = NDArray[np.float64]
@@ -107,7 +107,7 @@ def consistency(tags: pa.Table) -> Floats:
 
     NaN for the only sample of a problem: it agrees with itself, which says nothing.
     """
-    return np.where(floats(tags["n_samples"]) >= 2, floats(tags["consistency"]), np.nan)
+    return np.where(numbers(tags, "n_samples") >= 2, numbers(tags, "consistency"), np.nan)
 
 
 def diversity(categories: Sequence[str | int | None]) -> Floats:

@@ -4,7 +4,7 @@ A benchmark that cannot be read, as without a network, is never skipped in silen
 report and in a warning.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -76,14 +76,12 @@ def build_registry(
 
     Raises UserError where a name is no benchmark, where a path that the user gave cannot be read, or two have one name.
     """
-    tasks = benchmarks_of(settings)
-    paths = {**(data or {}), **settings.data}
-    if unknown := settings.data.keys() - {task.name for task in tasks}:
+    sections = sections_of(settings, data or {}, data_dir)
+    if unknown := settings.data.keys() - {task.name for task, _ in sections}:
         raise UserError(
             f"contamination.data.{min(unknown)}: not among the benchmarks that are compared; correct or remove it"
         )
     registry = Registry(built, [], {}, {})
-    sections = [(task, data_of(task, paths, settings.data_dir or data_dir)) for task in tasks]
     with offline_if_unreachable() if any(is_on_the_hub(each.path) for _, each in sections) else nullcontext():
         for task, section in sections:
             try:
@@ -101,10 +99,9 @@ def build_registry(
 
 def sources_of(settings: Contamination, data: Mapping[str, str], data_dir: str | None) -> list[Any]:
     """All that decides what `build_registry` reads, for a fingerprint: the settings, and size and time of local files."""
-    paths = {**data, **settings.data}
-    sections = [data_of(task, paths, settings.data_dir or data_dir) for task in benchmarks_of(settings)]
+    benchmarks = [section for _, section in sections_of(settings, data, data_dir)]
     found: list[Any] = [settings.model_dump()]
-    for section in [*sections, *(Problems(path=path) for path in settings.extra)]:
+    for section in [*benchmarks, *(Problems(path=path) for path in settings.extra)]:
         local = local_copy(section.path)
         files = files_of(local) if local else []
         found.append([section.model_dump(), [[file.name, *size_and_time(file)] for file in files]])
@@ -122,9 +119,11 @@ def is_on_the_hub(path: str) -> bool:
     return bool(HUB_ID.fullmatch(path)) and local_copy(path) is None
 
 
-def benchmarks_of(settings: Contamination) -> list[Task]:
-    names: Iterable[str] = settings.benchmarks
-    return [load_task(name) for name in (shipped_names("eval", ".toml") if settings.benchmarks == "all" else names)]
+def sections_of(settings: Contamination, data: Mapping[str, str], data_dir: str | None) -> list[tuple[Task, Problems]]:
+    """The benchmarks that are compared, each with where its questions are read."""
+    names = shipped_names("eval", ".toml") if settings.benchmarks == "all" else settings.benchmarks
+    paths = {**data, **settings.data}
+    return [(task, data_of(task, paths, settings.data_dir or data_dir)) for task in map(load_task, names)]
 
 
 def add(registry: Registry, name: str, section: Problems, task: Task | None) -> None:

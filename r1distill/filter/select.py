@@ -24,7 +24,7 @@ from r1distill.filter.rules import built_in, measured, own
 from r1distill.filter_sections import Quality
 from r1distill.records import Decision
 from r1distill.sections import Filter
-from r1distill.store import replacing, schema_of
+from r1distill.store import opened, replacing, schema_of
 
 KEPT = "kept"
 REQUIRED = ("problem_id", "sample", "source", "finish_reason", "outcome")
@@ -79,20 +79,16 @@ def read_tags(path: Path, settings: Filter) -> pa.Table:
     prefix = PREFIX[settings.entropy.scope if settings.entropy else "sequence"]
     entropies = [f"{prefix}mean_entropy_nats", f"{prefix}mean_entropy_upper_nats", "mean_entropy_nats"]
     more = [
-        *(("sketch",) if settings.max_per_problem and settings.max_per_problem_by == "most_diverse" else ()),
+        *(("sketch",) if settings.needs_sketch else ()),
         *(("cluster", "quality") if settings.clusters or settings.pools else ()),
         *(((settings.quality or Quality()).category,) if settings.pools else ()),
     ]
-    try:
-        with pq.ParquetFile(path) as parquet:
-            there = parquet.schema_arrow.names
-            texts = [name for name in there if pa.types.is_string(parquet.schema_arrow.field(name).type)]
+    with opened(path, "delete it and run `r1distill filter` again") as parquet:
+        there = parquet.schema_arrow.names
+        texts = [name for name in there if pa.types.is_string(parquet.schema_arrow.field(name).type)]
         unknown = any(name not in there for name in asked)  # the rule will say so, and which columns there are
         names = [name for name in there if unknown or name in {*USED, *entropies, *more, *asked}]
         return pq.read_table(path, columns=names, read_dictionary=[name for name in texts if name in names])
-    except (OSError, pa.ArrowInvalid) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path}: cannot be read: {reason}; delete it and run `r1distill filter` again") from None
 
 
 def select(tags: pa.Table, settings: Filter, seed: int, exact: Floats | None = None) -> Selection:

@@ -19,7 +19,7 @@ from r1distill.filter_sections import Quality
 from r1distill.prompting import load_prompt
 from r1distill.records import Trace, Verdict
 from r1distill.run import Clock, Run
-from r1distill.store import opened, read_records
+from r1distill.store import read_records
 from r1distill.verify.settings import open_pool
 
 Columns = dict[str, Any]
@@ -32,8 +32,7 @@ def set_columns(run: Run, table: pa.Table, clock: Clock) -> Columns:
     """Columns by name `(N,)`, from those that each trace has alone: `table` of tags_of_unit. Writes contamination.json."""
     settings = run.recipe.filter
     names, outcomes = table["problem_id"].to_pylist(), table["outcome"].to_pylist()
-    with opened(run.problems) as file:
-        problems = ProblemRows(file)
+    with ProblemRows(run.problems) as problems:
         found = difficulty(names, outcomes)
         with open_pool(run.recipe.verify) as pool:
             agreement = list(consistencies(read_records(run.verdicts, Verdict), problems, pool))

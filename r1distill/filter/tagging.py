@@ -23,7 +23,6 @@ from r1distill.filter.sketch import sketch_of
 from r1distill.filter.units import Unit, read_unit, units_of
 from r1distill.filter_sections import Quality
 from r1distill.run import Clock, Run
-from r1distill.sections import Filter
 from r1distill.store import opened, replacing, size_and_time
 
 VERSION = 1  # of the measures: another number, and tags of an earlier one are measured anew
@@ -48,10 +47,10 @@ def tag(run: Run, clock: Clock) -> None:
 
     Raises UserError where traces, verdicts and problems are not of one run, and where a benchmark's file cannot be read.
     """
-    if is_tagged(run):
+    settings, fingerprint = run.recipe.filter, fingerprint_of(run)
+    with_sketch = settings.needs_sketch
+    if is_tagged(run, fingerprint):
         return
-    settings = run.recipe.filter
-    fingerprint, with_sketch = fingerprint_of(run), needs_sketch(settings)
     units = units_of(run)
     tables = []
     with Progress("filter: tags", sum(unit.rows for unit in units)) as progress:
@@ -67,16 +66,13 @@ def tag(run: Run, clock: Clock) -> None:
     write_tags(run.tags, pa.table(columns, schema=schema.with_metadata({FINGERPRINT: fingerprint})))
 
 
-def is_tagged(run: Run) -> bool:
+def is_tagged(run: Run, fingerprint: bytes | None = None) -> bool:
     """Whether tags.parquet is of the traces and verdicts that are there, and measured as the recipe says."""
     if not (run.tags.exists() and run.contamination.exists()):
         return False
     with opened(run.tags) as tags:
-        return tags.metadata.metadata.get(FINGERPRINT) == fingerprint_of(run)
-
-
-def needs_sketch(settings: Filter) -> bool:
-    return bool(settings.max_per_problem) and settings.max_per_problem_by == "most_diverse"
+        written = tags.metadata.metadata.get(FINGERPRINT)
+    return written == (fingerprint or fingerprint_of(run))
 
 
 def write_tags(path: Path, tags: pa.Table) -> None:
@@ -102,7 +98,7 @@ def fingerprint_of(run: Run) -> bytes:
     files = [run.problems, run.verdicts, *sorted(run.traces.glob("*.parquet"))]
     parts: list[Any] = [
         VERSION,
-        needs_sketch(settings),
+        settings.needs_sketch,
         settings.require_thinking,
         settings.quality and settings.quality.model_dump(),
         settings.clusters and settings.clusters.model_dump(),

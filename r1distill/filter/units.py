@@ -4,12 +4,11 @@ A piece is told by a few numbers, so that another process or machine that sees t
 verdicts are in the order of problems.parquet, as the stages write them, so that the problems of a piece are a few of its rows.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from r1distill.errors import UserError
@@ -98,8 +97,3 @@ def group_start(unit: Unit) -> int:
     """The first row of its row group in the file."""
     metadata = pq.read_metadata(unit.traces)
     return sum(metadata.row_group(group).num_rows for group in range(unit.group))
-
-
-def in_order(tables: Iterable[pa.Table]) -> Iterator[pa.RecordBatch]:
-    for table in tables:
-        yield from table.to_batches()

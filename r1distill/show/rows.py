@@ -4,14 +4,12 @@ Traces, verdicts, decisions and tags of a run are in one order, so that a place 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+from r1distill.store import opened
 
-from r1distill.errors import UserError
+REMEDY = "run the stage that makes it again"
 
 
 def files_of(path: Path) -> list[Path]:
@@ -21,22 +19,11 @@ def files_of(path: Path) -> list[Path]:
     return [path] if path.is_file() else []
 
 
-@contextmanager
-def opened(file: Path) -> Iterator[pq.ParquetFile]:
-    """A Parquet file. Raises UserError for what cannot be read in it."""
-    try:
-        with pq.ParquetFile(file) as parquet:
-            yield parquet
-    except (OSError, pa.ArrowInvalid) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{file}: cannot be read: {reason}; run the stage that makes it again") from None
-
-
 def n_rows(path: Path) -> int:
     """How many rows a file or folder has; nothing but its footers is read."""
     total = 0
     for file in files_of(path):
-        with opened(file) as parquet:
+        with opened(file, REMEDY) as parquet:
             total += parquet.metadata.num_rows
     return total
 
@@ -50,7 +37,7 @@ def values(path: Path, column: str) -> Iterator[tuple[int, Any]]:
     """(place, value) of every row. Nothing but that column is read."""
     place = 0
     for file in files_of(path):
-        with opened(file) as parquet:
+        with opened(file, REMEDY) as parquet:
             for batch in parquet.iter_batches(columns=[column]):
                 for value in batch.column(0).to_pylist():
                     yield place, value
@@ -62,7 +49,7 @@ def rows_at(path: Path, places: Sequence[int], without: tuple[str, ...] = ()) ->
     found: dict[int, dict[str, Any]] = {}
     start = 0
     for file in files_of(path):
-        with opened(file) as parquet:
+        with opened(file, REMEDY) as parquet:
             columns = [name for name in parquet.schema_arrow.names if name not in without]
             for group in range(parquet.num_row_groups):
                 size = parquet.metadata.row_group(group).num_rows

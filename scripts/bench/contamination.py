@@ -18,7 +18,6 @@ import argparse
 import importlib
 import importlib.util
 import json
-import math
 import os
 import random
 import resource
@@ -32,6 +31,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from bench.machine import exponent
 
 from r1distill.contamination_section import Contamination
 from r1distill.filter.benchmark_index import build_index
@@ -265,7 +268,7 @@ def main() -> None:
         if name.startswith("datatrove") and importlib.util.find_spec("datatrove") is None:
             print(f"{name}: not installed", flush=True)
             continue
-        measured: list[tuple[int, float]] = []
+        before: tuple[float, float] | None = None
         for size in options.sizes if name in OURS else options.peers:
             command = [sys.executable, __file__, "--questions", str(options.questions), "--step", name, str(size)]
             done = subprocess.run(command, capture_output=True, text=True)
@@ -275,20 +278,14 @@ def main() -> None:
                 )
                 break
             got = json.loads(done.stdout.strip().splitlines()[-1])
-            measured.append((size, got["seconds"]))
+            now = size, got["seconds"]
+            grown = f"  exponent {exponent(before, now)}" if before else ""
+            before = now
             print(
                 f"{name:38}{size:>10,}{got['found']:>9,} found{got['seconds']:>9.1f} s"
-                f"{size / got['seconds']:>10,.0f} a second{got['peak_mb']:>8,.0f} MB{exponent(measured)}",
+                f"{size / got['seconds']:>10,.0f} a second{got['peak_mb']:>8,.0f} MB{grown}",
                 flush=True,
             )
-
-
-def exponent(measured: list[tuple[int, float]]) -> str:
-    """By how much the time grows with the size: 1 is linear."""
-    if len(measured) < 2:
-        return ""
-    (small, before), (large, after) = measured[-2:]
-    return f"  exponent {math.log(after / before) / math.log(large / small):.2f}"
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ and of the largest of its workers.
 
 import argparse
 import json
-import math
 import random
 import resource
 import subprocess
@@ -24,6 +23,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from bench.machine import exponent
 from planted_traces import clean_thinking, planted, worked_solutions
 
 from r1distill.recipe import Recipe
@@ -50,7 +50,7 @@ def main() -> None:
     print(
         f"{'traces':>10}{'':4}{'':14}{'seconds':>10}{'a second':>10}{'own memory':>14}{'a worker':>12}{'exponent':>10}"
     )
-    before: dict[str, tuple[int, float]] = {}
+    before: dict[str, tuple[float, float]] = {}
     for size in map(int, options.sizes.split(",")):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
@@ -58,11 +58,9 @@ def main() -> None:
             found: dict[str, Any] = {}
             for what, limit in LIMITS.items():
                 found = measured(folder, limit)
-                grown = ""
-                if what in before:
-                    other, seconds = before[what]
-                    grown = f"{math.log(found['seconds'] / seconds) / math.log(size / other):.2f}"
-                before[what] = size, found["seconds"]
+                now = size, found["seconds"]
+                grown = exponent(before.get(what), now)
+                before[what] = now
                 print(
                     f"{size:10,}{'':4}{what:14}{found['seconds']:9.1f} {size / found['seconds']:10,.0f}"
                     f"{found['own_mib']:10,.0f} MiB{found['worker_mib']:8,.0f} MiB{grown:>10}",

@@ -6,7 +6,6 @@ long one trace of so many characters takes. Exponents: log of the ratio of the t
 """
 
 import argparse
-import math
 import random
 import subprocess
 import sys
@@ -20,7 +19,7 @@ import pyarrow.parquet as pq
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench.machine import status_kib
+from bench.machine import exponent, status_kib
 from planted_traces import Planted, Worked, clean_thinking, planted, worked_solutions
 
 from r1distill.filter.measures.tags import TAGS, trace_tags
@@ -67,10 +66,6 @@ def main() -> None:
             flush=True,
         )
         before = (characters, seconds)
-
-
-def exponent(before: tuple[float, float] | None, now: tuple[float, float]) -> str:
-    return "" if before is None else f"{math.log(now[1] / before[1]) / math.log(now[0] / before[0]):.2f}"
 
 
 def made(worked: list[Worked], number: int, characters: int) -> Iterator[Planted]:

@@ -84,14 +84,24 @@ def entropy_z(entropies: Sequence[float | None], sources: Sequence[str], n_token
         return result
     values = x[known]
     _, source = np.unique(np.asarray(sources, dtype=object).astype(str)[known], return_inverse=True)
-    length = np.log2(np.fmax(np.asarray(n_tokens, dtype=np.float64)[known], 1)).astype(np.int64)  # 1 for None
-    bin_of = source * 64 + length  # lengths below 2^64
+    bin_of = length_bins(sources, np.asarray(n_tokens, dtype=np.float64))[known]
     everything = np.zeros(len(values), np.int64)
     centre, scale = shrunk(values, everything, np.zeros(len(values)), np.zeros(len(values)), neighbours=0)
     for groups in (source, bin_of):
         centre, scale = shrunk(values, groups, centre, scale, NEIGHBOURS)
     result[known] = np.divide(values - centre, scale, out=np.zeros(len(values)), where=scale > 0)
     return result
+
+
+def length_bins(source: Sequence[str | None], n_tokens: Floats) -> NDArray[np.int64]:
+    """The bin of each trace `(N,)`: those of one source whose lengths in tokens have the same power of two below them.
+
+    Numbered from 0 in no particular order. Bins do not depend on the other traces, so that a run that grows keeps them.
+    """
+    names = np.asarray([name or "" for name in source], dtype=object)
+    _, sources = np.unique(names, return_inverse=True)
+    lengths = np.floor(np.log2(np.maximum(np.nan_to_num(n_tokens), 1))).astype(np.int64)
+    return np.unique(sources * 64 + lengths, return_inverse=True)[1].astype(np.int64)
 
 
 def shrunk(
