@@ -515,7 +515,9 @@ def test_an_ablation_from_an_empty_folder_is_killed_and_continued_and_counts_as_
 
 def times_of(folder: Path) -> dict[Path, int]:
     """Of all that the stages made. Not of logs: helpers of the engine that outlive a killed process write there at their end."""
-    made = (each for each in folder.rglob("*") if each.is_file() and each.name != ".lock" and each.parent.name != "logs")
+    made = (
+        each for each in folder.rglob("*") if each.is_file() and each.name != ".lock" and each.parent.name != "logs"
+    )
     return {each: each.stat().st_mtime_ns for each in made}
 
 
