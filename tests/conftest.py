@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 from bench.browser import MISSING, Browser, installed, opened
+from hypothesis import settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test asks a model hub
+settings.register_profile("r1distill", deadline=None)  # of an example: the machine has other work too
+settings.load_profile("r1distill")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

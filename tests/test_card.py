@@ -10,17 +10,18 @@ import pytest
 import yaml
 from filtered_run import filtered, many, problem, trace
 from huggingface_hub import DatasetCard
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from r1distill.errors import UserError
-from r1distill.filter.card import metadata, told, with_files
+from r1distill.filter.card import told, with_files
 from r1distill.filter.licenses import conditions_of, hub_license, license_fields, teacher_license
 from r1distill.filter.markdown import bar, histogram, plain, table
 from r1distill.filter.measured import measure, size_category
 from r1distill.filter.rebuild import rebuild_recipe, recipe_sha256, toml
 from r1distill.filter.stage import filter_stage
+from r1distill.front_matter import front_matter
 from r1distill.html_text import is_hidden
 from r1distill.recipe import load_recipe
 from r1distill.run import Clock, Run
@@ -152,10 +153,11 @@ def test_a_cell_shows_the_very_text(text: str) -> None:
     assert cells(rows) == ["a", "b", shown.strip(), "x"]
 
 
+@example({"x": "\x85"})
+@example({"x": "a\u2028---\u2029b\n---\n"})
 @given(st.dictionaries(st.sampled_from(["license_name", "pretty_name", "x"]), st.text(max_size=40)))
-def test_no_value_ends_the_metadata(values: dict[str, str]) -> None:
-    values = {name: " ".join(value.split()) for name, value in values.items()}
-    text = metadata({"license": "mit", **values})
+def test_any_value_is_read_again_and_none_ends_the_metadata(values: dict[str, str]) -> None:
+    text = front_matter({"license": "mit", **values})
     assert yaml.safe_load(text) == {"license": "mit", **values}
     assert "---" not in text.splitlines()
 

@@ -5,7 +5,7 @@ import statistics
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from r1distill.filter.measures.groups import NEIGHBOURS, consistencies, difficulty, entropy_z
@@ -73,7 +73,6 @@ def slow_entropy_z(x, sources, lengths):
     return result
 
 
-@settings(deadline=None)
 @given(st.integers(0, 60), st.integers(0, 10_000))
 def test_entropy_z_is_the_formula(n, seed):
     draw = random.Random(seed)

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from small_run import r1distill, small_run
 
@@ -170,7 +170,6 @@ def test_the_texts_of_models_cannot_command_the_terminal(tmp_path: Path) -> None
     assert "\x1b[2J" not in result.stdout
 
 
-@settings(deadline=None)
 @given(st.text(st.characters(codec=None, exclude_categories=()) | st.sampled_from("\x1b\x9b\r\n\t\x08\u202e[]:")))
 def test_nothing_but_what_can_be_printed_is_printed(text: str) -> None:
     one_line, several = printable(text).plain, printable(text, lines=True).plain
@@ -184,7 +183,6 @@ def test_nothing_but_what_can_be_printed_is_printed(text: str) -> None:
             assert each in several
 
 
-@settings(deadline=None)
 @given(st.text(max_size=3000))
 def test_a_folded_text_has_its_head_and_tail_or_is_whole(text: str) -> None:
     found = folded(text)
@@ -205,7 +203,6 @@ def two_files(folder: Path) -> Path:
     return folder
 
 
-@settings(deadline=None)
 @given(st.sets(st.integers(0, 65), max_size=12))
 def test_rows_are_found_by_their_place(tmp_path_factory: Any, places: set[int]) -> None:
     folder = tmp_path_factory.getbasetemp() / "rows"

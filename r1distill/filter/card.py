@@ -16,6 +16,7 @@ from r1distill.filter.licenses import conditions_of, hub_license, license_fields
 from r1distill.filter.markdown import histogram_table, plain, table
 from r1distill.filter.measured import Measured, measure, quantiles, size_category
 from r1distill.filter.rebuild import rebuild_recipe, recipe_sha256
+from r1distill.front_matter import front_matter
 from r1distill.prompting import load_prompt
 from r1distill.run import Run, git_revision, versions
 from r1distill.store import read_json
@@ -71,17 +72,12 @@ def front(found: Measured, teacher: str, stated: Iterable[str]) -> str:
         ],
         "configs": configs({split: PARTS[split] for split in found.rows}),
     }
-    return metadata({key: value for key, value in data.items() if value})
+    return front_matter({key: value for key, value in data.items() if value})
 
 
 def configs(files: Mapping[str, str]) -> list[dict[str, Any]]:
     """Which file is which split, as `datasets.load_dataset` reads it."""
     return [{"config_name": "default", "data_files": [{"split": name, "path": path} for name, path in files.items()]}]
-
-
-def metadata(data: Mapping[str, Any]) -> str:
-    # no folding: a line of a folded text could be the `---` that ends the metadata
-    return yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True, width=1 << 30).rstrip("\n")
 
 
 def with_files(card: str, files: Mapping[str, str], columns: str) -> str:
@@ -97,7 +93,7 @@ def with_files(card: str, files: Mapping[str, str], columns: str) -> str:
     if found is None or not isinstance(data, dict):
         raise UserError("README.md of the dataset has no metadata that can be read; run `r1distill filter` again")
     body = COLUMNS_SECTION.sub(lambda section: f"{section[1]}\n{columns}\n\n", card[found.end() :], count=1)
-    return f"---\n{metadata({**data, 'configs': configs(files)})}\n---\n{body}"
+    return f"---\n{front_matter({**data, 'configs': configs(files)})}\n---\n{body}"
 
 
 def one_line(text: str) -> str:

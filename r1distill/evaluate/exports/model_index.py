@@ -8,10 +8,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from r1distill import __version__
 from r1distill.evaluate.exports.scored import Scored
+from r1distill.front_matter import front_matter
 from r1distill.store import write_text
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -29,12 +28,11 @@ def write(model: str, scored: list[Scored], folder: Path) -> list[Path]:
 def card(scored: list[Scored]) -> str:
     name = Path(str(scored[0].summary["model"])).name
     index = {"model-index": [{"name": name, "results": [result_of(each) for each in scored]}]}
-    head = yaml.safe_dump(index, sort_keys=False, allow_unicode=True, width=1000)
     rows = [row_of(each) for each in scored]
     columns = ("benchmark", "questions", "samples each", "pass@1", "95 % interval over questions", "truncated")
     lines = [f"| {' | '.join(cells)} |" for cells in (columns, ["---"] * len(columns), *rows)]
     table = "\n".join(lines)
-    return f"---\n{head}---\n\n## Evaluation\n\n{table}\n\nMeasured with r1distill {__version__}.\n"
+    return f"---\n{front_matter(index)}\n---\n\n## Evaluation\n\n{table}\n\nMeasured with r1distill {__version__}.\n"
 
 
 def result_of(scored: Scored) -> dict[str, Any]:
