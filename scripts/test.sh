@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Sets up .venv and runs every check: ruff, pyright, pytest.
 #   scripts/test.sh [pytest options]                  e.g. scripts/test.sh -m "not slow" -x, or --cov
+#   scripts/test.sh --extended                        with the checks that take minutes: kills, several processes and engines
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 "$root/scripts/setup.sh" quickstart ray dev

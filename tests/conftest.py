@@ -13,9 +13,17 @@ settings.register_profile("r1distill", deadline=None)  # of an example: the mach
 settings.load_profile("r1distill")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests first: of two processes neither is left with the longest file at the end."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--extended", action="store_true", help="also the checks that take minutes, as .ci/run does")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Without --extended leave those out. Files with slow tests first: no process is left with the longest file at the end."""
+    if not config.getoption("--extended"):
+        left_out = [item for item in items if item.get_closest_marker("extended")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+    slow = {item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("extended")}
     items.sort(key=lambda item: item.path not in slow)
 
 

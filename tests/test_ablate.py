@@ -458,7 +458,7 @@ def whole_recipe(folder: Path, teacher: ScriptedServer, student: Path) -> Path:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 @pytest.mark.timeout(480)
 def test_an_ablation_from_an_empty_folder_is_killed_and_continued_and_counts_as_by_hand(
     tmp_path: Path, tiny_student: Path

@@ -10,7 +10,7 @@ from r1distill.prompting import encode_prompt, render
 from r1distill.records import Problem, Trace
 from r1distill.store import read_json, read_records
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.extended
 TOKENS = 16
 RECIPE = """
 run_dir = {run}

@@ -402,7 +402,7 @@ def test_what_generation_kept_is_checked_and_counted(tmp_path, tiny_teacher, tin
 # ---------------------------------------------------------------- vLLM
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_vllm_scores_as_the_full_pass_does(tmp_path, full, tiny_teacher, tiny_student):
     settings = {"source": "vllm", "dtype": "float32", "batch_tokens": 64, "engine": {"max_model_len": 256}}
     run = sampled_run(tmp_path, tiny_teacher, tiny_student, cache=settings)
@@ -438,7 +438,7 @@ class ByHeart(ScriptedServer):
         return Reply(body=chat(tiny_model.reply(known).removeprefix("<think>\n") if known else "four"))
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 @pytest.mark.timeout(1200)
 def test_a_run_scores_and_trains_on_whole_distributions_at_falling_temperatures(tmp_path, tiny_teacher, tiny_student):
     problems = [{"problem": each.problem, "answer": each.answer} for each in tiny_model.PROBLEMS]

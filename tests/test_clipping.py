@@ -246,7 +246,7 @@ def launched(student: Path, folder: Path, how: str, processes: int) -> tuple[dic
     return json.loads((folder / "log.json").read_text()), load_file(folder / "student" / "model.safetensors")
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_two_processes_clip_as_one_with_ddp_and_with_shards_of_fsdp2(tmp_path, model):
     student = tmp_path / "model"
     untied(model).save_pretrained(student)

@@ -142,7 +142,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, tiny_student: Path) -> Run:
     return run
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 @pytest.mark.parametrize("sharding", [FSDP2, DDP], ids=["fsdp2", "ddp"])
 def test_two_processes_train_and_clip_as_one_in_losses_norms_and_saved_weights(
     tmp_path: Path, tiny_student: Path, whole: Run, sharding: dict[str, Any]
@@ -160,7 +160,7 @@ def test_two_processes_train_and_clip_as_one_in_losses_norms_and_saved_weights(
     assert len(shards) == (2 if sharding is FSDP2 else 0)
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_a_checkpoint_of_two_processes_is_continued_by_one(tmp_path: Path, tiny_student: Path, whole: Run) -> None:
     run = make(tmp_path, tiny_student, 2, FSDP2)
     stop_with(signal.SIGKILL, run)
@@ -171,7 +171,7 @@ def test_a_checkpoint_of_two_processes_is_continued_by_one(tmp_path: Path, tiny_
     assert_same_student(fewer, whole)
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 @pytest.mark.parametrize(("processes", "sharding"), [(1, None), (2, DDP)], ids=["one", "ddp"])
 def test_sigterm_finishes_the_step_saves_and_the_run_goes_on_from_there(
     tmp_path: Path, tiny_student: Path, processes: int, sharding: dict[str, Any] | None

@@ -14,6 +14,7 @@ from r1distill.train.losses import fused_ce_kl
 triton = pytest.importorskip("triton", reason="Triton is not installed; it comes with vLLM and with torch for CUDA")
 
 
+@pytest.mark.extended
 def test_with_the_kernels_in_the_interpreter_the_losses_pass_their_tests():
     cases = Path(__file__).parent / "kernels_in_interpreter.py"
     done = subprocess.run(

@@ -96,7 +96,7 @@ def test_more_processes_than_gpus_are_refused_with_the_batch_that_stays_the_same
         check_processes(student({"num_processes": 16, "num_machines": 2}), 3)
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_the_shipped_fsdp2_file_trains_adapters_in_shards_and_saves_a_whole_student(
     tmp_path: Path, tiny_student: Path
 ) -> None:

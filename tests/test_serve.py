@@ -244,7 +244,7 @@ def test_a_server_that_will_not_end_is_killed_with_its_children(monkeypatch: pyt
     assert not alive(grandchild)
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_the_quickstart_teacher_is_served_sampled_with_the_printed_command_and_ends_on_sigterm(tmp_path: Path) -> None:
     pytest.importorskip("vllm")
     with socket.create_server(("127.0.0.1", 0)) as probe:
