@@ -2,11 +2,13 @@
 
 from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from r1distill.section import Section
 from r1distill.sections import Filter
 
+# what a training is made of besides its traces, which are the same samples for all arms
+SETTABLE = ("train", "cache", "teachers", "prune", "on_policy", "quantize")
 # keys of [filter] that an ablation decides for all arms alike
 DECIDED_FOR_ALL = {
     "token_budget": "ablate.tokens is the budget of every arm",
@@ -22,21 +24,19 @@ class Arm(Section):
     filter: dict[str, Any] = {}
     """Keys of [filter] put over the recipe's: `{ require_correct = false }`. A whole table replaces the recipe's, and `false`
     takes it out: `{ entropy = false }`."""
+    set: dict[str, Any] = {}
+    """Tables put over the recipe's for this arm: `{ train = { kl = { online = "…" } } }`; of train, cache, teachers, prune,
+    on_policy and quantize; `false` takes one out, as above. The student that is scored is the last one that the arm makes."""
 
     def over(self, settings: Filter) -> Filter:
         """The filter of the arm. Raises pydantic's ValidationError where there is none such."""
-        changes = {
-            # TOML has no null
-            key: None if value is False and takes_none(key) else value
-            for key, value in self.filter.items()
-        }
-        return Filter.model_validate({**settings.model_dump(), **changes})
+        return Filter.model_validate({**settings.model_dump(), **false_is_absent(self.filter, Filter)})
 
 
-def takes_none(key: str) -> bool:
-    """Whether a key of [filter] is absent by default."""
-    field = Filter.model_fields.get(key)
-    return field is not None and field.default is None
+def false_is_absent(table: dict[str, Any], section: type[BaseModel]) -> dict[str, Any]:
+    """The table with None for `false` at keys of the section that are absent by default: TOML has no null."""
+    absent = {key for key, field in section.model_fields.items() if field.default is None}
+    return {key: None if value is False and key in absent else value for key, value in table.items()}
 
 
 DEFAULT_ARMS = [
@@ -70,6 +70,10 @@ class Ablate(Section):
             known = ", ".join(arm.name for arm in self.arms)
             raise ValueError(f'against = "{self.against}": no such arm; known: {known}')
         for arm in self.arms:
+            if unknown := arm.set.keys() - set(SETTABLE):
+                raise ValueError(
+                    f'arm "{arm.name}": set.{min(unknown)}: an arm sets {", ".join(SETTABLE)}; take it out'
+                )
             for key, why in DECIDED_FOR_ALL.items():
                 if key in arm.filter:
                     raise ValueError(f'arm "{arm.name}": filter.{key} is not of one arm; take it out ({why})')

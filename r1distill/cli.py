@@ -99,13 +99,13 @@ def work(recipe: str, overrides: list[str] | None, names: tuple[str, ...] | None
 
 @app.command()
 def run(recipe: RecipeName, overrides: Overrides = None, dry_run: DryRun = False, redo: Redo = False) -> None:
-    """All stages: generate, verify, filter, cache where it is needed, train, eval. Finished ones are skipped."""
+    """All stages: generate, verify, filter, cache and prune where they are needed, train, eval. Finished ones are skipped."""
     work(recipe, overrides, None, dry_run, redo)
 
 
 def stage_command(name: str, description: str) -> Callable[..., None]:
     def command(recipe: RecipeName, overrides: Overrides = None, dry_run: DryRun = False, redo: Redo = False) -> None:
-        work(recipe, overrides, (name,), dry_run, redo)
+        work(recipe, overrides, (name.replace("-", "_"),), dry_run, redo)
 
     command.__doc__ = description
     return app.command(name)(command)
@@ -213,6 +213,7 @@ def verify(
 
 stage_command("filter", "Choose what is taught: verdicts → decisions, funnel and dataset.")
 stage_command("cache", "Score the kept traces with the teacher, for [train.kl]: decisions → teacher_cache.")
+stage_command("prune", "Take layers, channels and heads out of the student, for [prune]: dataset → pruned.")
 
 
 @app.command()
@@ -238,6 +239,19 @@ def ablate(recipe: RecipeName, overrides: Overrides = None, dry_run: DryRun = Fa
     """Students taught with and without filters, on equally many tokens, several seeds each: which filter helps."""
     run = whole_run(recipe, overrides, "ablate", "train.student", "eval.tasks")
     room("ablate.command").ablate(run, dry_run=dry_run, redo=redo)
+
+
+stage_command("on-policy", "Train the student on its own samples, for [on_policy]: student → on_policy/student.")
+
+
+stage_command("quantize", "Write the trained student in 8 bits, for [quantize]: student → quantized.")
+
+
+@app.command()
+def chain(recipe: RecipeName, overrides: Overrides = None, dry_run: DryRun = False, redo: Redo = False) -> None:
+    """Teacher → assistant → student: every student of [[chain]] teaches the next, each in a run of its own."""
+    run = whole_run(recipe, overrides, "chain", "problems.path", "teacher.model", "eval.tasks")
+    room("chain.command").chain(run, dry_run=dry_run, redo=redo)
 
 
 @app.command()

@@ -4,14 +4,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from r1distill.cache.settings import engine_of, scorer_of, why_not_scored
+from r1distill.cache.settings import engine_of, scorer_of
+from r1distill.chain.links import teacher_of_rounds
 from r1distill.console import say
 from r1distill.errors import UserError
 from r1distill.evaluate.benchmarks import asking_in, data_in
 from r1distill.evaluate.tasks import load_task
 from r1distill.filter.public_traces import named_set, traces_path
 from r1distill.gpus import visible_gpus
-from r1distill.pipeline import needed_by, statuses
+from r1distill.pipeline import needed_by, statuses, why_not_needed
 from r1distill.problems import files_read, local_path, options_of, read_problems
 from r1distill.procedural import is_procedural
 from r1distill.prompting import load_prompt
@@ -34,12 +35,15 @@ def show_plan(run: Run, recipe_path: Path) -> None:
         "verify": partial(plan_verify, recipe),
         "filter": partial(plan_filter, recipe),
         "cache": partial(plan_cache, recipe),
+        "prune": partial(plan_prune, recipe),
         "train": partial(plan_train, run),
+        "on_policy": partial(plan_on_policy, recipe),
+        "quantize": partial(plan_quantize, recipe),
         "eval": partial(plan_eval, recipe),
     }
     for status in statuses(run):
         state, why = status.state, status.why
-        if status.stage.name == "cache" and state != "done" and (reason := why_not_scored(recipe)):
+        if state != "done" and (reason := why_not_needed(status.stage.name, recipe)):
             state, why = "not needed", reason
         say(f"\n{status.stage.name}  [{state}{': ' + why if why else ''}]", style="bold")
         try:
@@ -151,6 +155,31 @@ def plan_cache(recipe: Recipe) -> list[str]:
         f"teacher   {scorer.model}: {engine}, {settings.dtype}",
         f"scores    the kept traces, logits of {settings.batch_tokens:,} tokens at once",
     ]
+
+
+def plan_on_policy(recipe: Recipe) -> list[str]:
+    settings = recipe.on_policy
+    if settings is None:
+        return []
+    problems = f"{settings.limit:,} problems" if settings.limit else "the problems"
+    return [
+        f"rounds    {settings.rounds}, {settings.samples} of the student's own samples for {problems} each",
+        f"teacher   {teacher_of_rounds(recipe)}, in the training; {settings.divergence} divergence alone",
+    ]
+
+
+def plan_quantize(recipe: Recipe) -> list[str]:
+    what = {"int8": "weights and activations", "int8_weights": "weights"}
+    return [f"{what[recipe.quantize.scheme]} in 8 bits, as vLLM reads them"] if recipe.quantize else []
+
+
+def plan_prune(recipe: Recipe) -> list[str]:
+    settings = recipe.prune
+    if settings is None:
+        return []
+    shares = {"layers": settings.depth, "feed-forward channels": settings.ffn, "heads": settings.heads}
+    taken = ", ".join(f"{share:.0%} of the {what}" for what, share in shares.items() if share)
+    return [f"student   {recipe.train.student} without {taken}, the least important for {settings.examples} traces"]
 
 
 def plan_train(run: Run) -> list[str]:

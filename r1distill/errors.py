@@ -12,6 +12,8 @@ EXTRA_OF_PACKAGE = {
     "trl": 'pip install "r1distill[train]"',
     "peft": 'pip install "r1distill[train]"',
     "deepspeed": 'pip install "r1distill[gpu]"',
+    "torchao": 'pip install "r1distill[quantize]"',
+    "compressed_tensors": 'pip install "r1distill[quantize]"',
     "ray": 'pip install "r1distill[ray]"',
     "reasoning_gym": 'pip install "r1distill[reasoning-gym]"',
     "gguf": 'pip install "r1distill[quickstart]"',

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from r1distill.cache.settings import manifest_of, scorer_of, why_not_scored
+from r1distill.cache.settings import manifest_of, recipes_of, scorer_of, why_not_scored
 from r1distill.cache.stage import cache_stage
 from r1distill.console import clock as clock_text
 from r1distill.console import library_output_to, say
@@ -28,6 +28,10 @@ from r1distill.models import check_model_name
 from r1distill.problems import files_of, local_path
 from r1distill.procedural import is_procedural, procedural_version
 from r1distill.prompting import load_prompt
+from r1distill.prune.stage import FOLDER as PRUNED
+from r1distill.prune.stage import prune_stage
+from r1distill.quantize.stage import FOLDER as QUANTIZED
+from r1distill.quantize.stage import quantize_stage
 from r1distill.recipe import Recipe, refuse_missing
 from r1distill.resources import find_file
 from r1distill.run import Clock, Run
@@ -50,6 +54,13 @@ class Stage:
     growing: tuple[str, ...] = ()  # those too, but only where its own settings changed: what is in them is used again
 
 
+def on_policy(run: Run, clock: Clock) -> dict[str, Any]:
+    """Runs stages itself, so that its module stands above this one."""
+    return importlib.import_module("r1distill.chain.command").on_policy_stage(run, clock)
+
+
+# whom eval scores, and the stage that makes it; each is made of the one before
+MADE_BY = {"student": "train", "on_policy": "on_policy", "quantized": "quantize"}
 KEPT_WHILE_SAMPLING = "teacher_cache"
 
 STAGES = (
@@ -80,7 +91,11 @@ STAGES = (
         ("decisions.parquet", "funnel.json", "dataset"),
     ),
     Stage("cache", cache_stage, "filter", ("cache",), (), ("teacher_cache",)),
+    # the student that is cut is a key of [train], and no other key of it changes what is cut
+    Stage("prune", prune_stage, "filter", ("prune",), (PRUNED,)),
     Stage("train", train_stage, "filter", ("train",), ("student",)),
+    Stage("on_policy", on_policy, "train", ("on_policy",), ("on_policy",)),
+    Stage("quantize", quantize_stage, "train", ("quantize",), (QUANTIZED,)),
     # the journals of eval stay: a sample's identity has the model and the training that made it in it
     Stage("eval", eval_stage, "train", ("eval",), ()),
 )
@@ -104,14 +119,28 @@ EXTENDING = (
 
 def predecessor(stage: Stage, recipe: Recipe) -> str | None:
     """The stage whose results it takes: for training with scored distributions that is `cache`, else `filter`."""
-    if stage.name == "eval" and "student" not in recipe.eval.models:
-        return None
-    return "cache" if stage.name == "train" and why_not_scored(recipe) is None else stage.after
+    if stage.name == "eval":
+        last = [name for role, name in MADE_BY.items() if role in recipe.eval.models]
+        return last[-1] if last else None
+    if stage.name == "quantize" and recipe.on_policy:
+        return "on_policy"
+    if stage.name == "train" and recipe.prune:
+        return "prune"
+    return "cache" if stage.name in ("prune", "train") and why_not_scored(recipe) is None else stage.after
+
+
+def why_not_needed(name: str, recipe: Recipe) -> str | None:
+    """Why `run` has no use for a stage; None where it has."""
+    if name == "cache":
+        return why_not_scored(recipe)
+    if name in ("prune", "on_policy", "quantize") and getattr(recipe, name) is None:
+        return f"there is no [{name}]"
+    return None
 
 
 def names_of_run(recipe: Recipe) -> list[str]:
-    """The stages of `run`: all, but `cache` only where training takes what it makes."""
-    return [name for name in STAGE_NAMES if name != "cache" or why_not_scored(recipe) is None]
+    """The stages of `run`: all but those that are of no use for it."""
+    return [name for name in STAGE_NAMES if why_not_needed(name, recipe) is None]
 
 
 def inputs_of(stage: Stage, recipe: Recipe) -> dict[str, Any]:
@@ -130,9 +159,16 @@ def inputs_of(stage: Stage, recipe: Recipe) -> dict[str, Any]:
     if stage.name == "verify" and recipe.verify.judge:
         flat["verify.judge.prompt.sha256"] = load_judge_prompt(recipe.verify.judge.prompt).sha256
     if stage.name == "cache":
-        flatten("cache", {**manifest_of(recipe), "tokenizer": scorer_of(recipe).tokenizer}, flat)
+        for name, each in (recipes_of(recipe) or {"": recipe}).items():
+            which = f"cache.{name}" if name else "cache"
+            flatten(which, {**manifest_of(each), "tokenizer": scorer_of(each).tokenizer}, flat)
+    if stage.name == "prune":
+        train = recipe.train
+        flat |= {"train.student": train.student, "train.revision": train.revision, "train.dtype": train.dtype}
     if stage.name == "train" and recipe.train.kl and not recipe.train.kl.online:
         flat["train.kl.source"] = recipe.cache.source
+        for teacher in recipe.teachers:
+            flatten(f"teachers.{teacher.name}", teacher.model_dump(include={"weight", "domains"}), flat)
     if stage.name == "train" and (template := chat_template_text(recipe.train)):
         flat["train.chat_template.sha256"] = hashlib.sha256(template.encode()).hexdigest()
     if stage.name == "eval":
@@ -271,8 +307,8 @@ def run_stage(run: Run, status: Status) -> None:
     say(f"▶ {stage.name}{' (continued)' if status.state == 'unfinished' else ''}", style="bold cyan")
     clock = Clock(run, stage.name)
     started = time.monotonic()
-    # the training process keeps its own log
-    with nullcontext() if stage.name == "train" else library_output_to(run.log(stage.name)):
+    # the training process keeps its own log, and so do the stages that on_policy runs
+    with nullcontext() if stage.name in ("train", "on_policy") else library_output_to(run.log(stage.name)):
         counts = stage.function(run, clock)
     attempt = time.monotonic() - started
     tokens = counts.pop("tokens", None)
@@ -324,7 +360,10 @@ def needed_by(stage: str, recipe: Recipe) -> list[str]:
     return {
         "generate": [] if is_import else ["problems.path", "teacher.model"],
         "cache": ["cache.model" if is_import and recipe.cache.model else "teacher.model", "train.student"],
+        "prune": ["train.student"],
         "train": ["train.student"],
+        "on_policy": ["train.student"],
+        "quantize": ["train.student"],
     }.get(stage, [])
 
 
@@ -347,12 +386,20 @@ def preflight(recipe: Recipe, names: list[str]) -> None:
     if {"verify", "eval"} & set(names) and recipe.verify.judge:
         load_judge_prompt(recipe.verify.judge.prompt)
     if "cache" in names and recipe.cache.source != "generation":
-        scorer = scorer_of(recipe)
         require_packages("cache", "torch", "transformers")
-        check_model_name(scorer.model, scorer.key)
+        for each in recipes_of(recipe).values() or [recipe]:
+            scorer = scorer_of(each)
+            check_model_name(scorer.model, scorer.key)
         if recipe.cache.source == "vllm":
             require_packages("cache", "vllm")
             engines["cache.engine"] = recipe.cache.engine
+    if "prune" in names:
+        require_packages("prune", "torch", "transformers")
+        check_model_name(recipe.train.student, "train.student")
+    if "quantize" in names:
+        require_packages("quantize", "torch", "transformers", "compressed_tensors")
+    if "train" in names and recipe.train.qat:
+        require_packages("[train.qat]", "torchao")
     if "train" in names:
         require_packages("train", "torch", "transformers", "trl", "peft", "datasets", "accelerate")
         check_model_name(recipe.train.student, "train.student")

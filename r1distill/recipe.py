@@ -12,11 +12,15 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from r1distill.ablate_section import Ablate
+from r1distill.chain_sections import Link, OnPolicy
 from r1distill.contamination_section import Contamination
 from r1distill.errors import UserError
+from r1distill.prune_section import Prune
+from r1distill.quantize_sections import Quantize
 from r1distill.resources import SHIPPED, shipped_names
 from r1distill.section import Section
 from r1distill.sections import Cache, Eval, Filter, Generate, Problems, Serve, Teacher, Verify
+from r1distill.teachers_section import ScoringTeacher
 from r1distill.traces_section import Traces
 from r1distill.train.schedules import all_values
 from r1distill.train_sections import Train
@@ -43,14 +47,19 @@ class Recipe(Section):
     problems: Problems = Problems()
     traces: Traces | None = None
     teacher: Teacher = Teacher()
+    teachers: list[ScoringTeacher] = []  # noqa: RUF012 - pydantic copies defaults
     serve: Serve = Serve()
     generate: Generate = Generate()
     verify: Verify = Verify()
     filter: Filter = Filter()
     contamination: Contamination = Contamination()
     cache: Cache = Cache()
+    prune: Prune | None = None
     train: Train = Train()
+    on_policy: OnPolicy | None = None
+    quantize: Quantize | None = None
     eval: Eval = Eval()
+    chain: list[Link] = []  # noqa: RUF012 - pydantic copies defaults
     ablate: Ablate = Ablate()
 
     @model_validator(mode="after")
@@ -81,6 +90,47 @@ class Recipe(Section):
                 '[verify.judge] with traces.verdicts = "theirs": the labels of the set are the verdicts, and no judge is '
                 "asked; take one of the two out"
             )
+        return self
+
+    @model_validator(mode="after")
+    def several_teachers_are_scored(self) -> "Recipe":
+        if not self.teachers:
+            return self
+        names, kl = [teacher.name for teacher in self.teachers], self.train.kl
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f'[[teachers]]: "{twice[0]}" is there twice; each has a cache by its name')
+        if kl is None or kl.online:
+            raise ValueError("[[teachers]] are for [train.kl] with caches; add it, or take train.kl.online or them out")
+        if self.cache.source == "generation":
+            raise ValueError(
+                '[[teachers]] with cache.source = "generation": only who samples has distributions then; set it to "vllm" or '
+                '"transformers"'
+            )
+        if self.cache.model or self.cache.revision or self.cache.tokenizer:
+            raise ValueError(
+                "[[teachers]] beside cache.model, cache.revision or cache.tokenizer: both say who scores; take the latter out"
+            )
+        if kl.mode == "exact" and kl.temperature != 1.0:
+            raise ValueError(
+                'train.kl.mode = "exact" at another temperature than 1 with [[teachers]]: the tail of a mixture does not follow '
+                'from those of its parts; set train.kl.mode = "conditional"'
+            )
+        return self
+
+    @model_validator(mode="after")
+    def what_is_sampled_again_is_whole(self) -> "Recipe":
+        if (
+            (self.on_policy or self.chain or self.quantize)
+            and self.train.peft is not None
+            and not self.train.merge_adapter
+        ):
+            raise ValueError(
+                "[on_policy], [[chain]] and [quantize] with train.merge_adapter = false: an adapter alone neither teaches nor is "
+                "trained on or rounded; set it to true"
+            )
+        for role, section in (("on_policy", "on_policy"), ("quantized", "quantize")):
+            if role in self.eval.models and getattr(self, section) is None:
+                raise ValueError(f'eval.models has "{role}", and there is no [{section}]; add it, or take the name out')
         return self
 
     @model_validator(mode="after")

@@ -320,7 +320,7 @@ class Candidate(Section):
         return self
 
 
-ROLES = ("base", "teacher", "student")
+ROLES = ("base", "teacher", "student", "on_policy", "quantized")
 
 
 class Eval(Section):
@@ -329,7 +329,7 @@ class Eval(Section):
     tasks: list[str] = []
     """Names of eval/*.toml, or paths of your own."""
     models: list[str] = Field(default=["base", "student"], min_length=1)
-    """Whom to score: `base` (the student before training), `teacher`, `student`, a candidate's name, a folder, a Hub id."""
+    """Whom to score: `base` (untrained), `teacher`, `student`, `on_policy`, `quantized`, a candidate, folder or Hub id."""
     candidates: dict[str, Candidate] = {}
     """Other models by a name of yours."""
     protocol: str | None = Field(default=None, min_length=1)

@@ -4,6 +4,9 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from r1distill.controller_section import Controller
+from r1distill.inner_sections import Attention, Hidden
+from r1distill.quantize_sections import Qat
 from r1distill.resources import read_file
 from r1distill.section import Section
 
@@ -58,6 +61,8 @@ class Kl(Section):
     """KL(teacher || student), KL(student || teacher), or the mean of both to their middle."""
     online: str | None = None
     """Hub id or folder of a teacher that runs in the training itself, whole distributions in place of teacher_cache/."""
+    cross_tokenizer: Literal["aligned", "uld"] | None = None
+    """For an `online` teacher with another tokenizer: `aligned` by the bytes of the tokens, or `uld`, by rank alone."""
 
     @model_validator(mode="after")
     def is_sound(self) -> "Kl":
@@ -68,6 +73,10 @@ class Kl(Section):
                 bounds = schedule.values or [value for value in (schedule.start, schedule.end) if value is not None]
             if not all(least <= value <= most for value in bounds):
                 raise ValueError(f"{name} = {bounds}: between {least:g} and {most:g}")
+        if self.cross_tokenizer and not self.online:
+            raise ValueError(
+                f'cross_tokenizer = "{self.cross_tokenizer}" takes a teacher in the training itself; name it in online'
+            )
         if self.mode == "tail" and self.temperature != 1.0:
             raise ValueError(
                 f'mode = "tail" is sound at temperature 1 only, and it is {self.temperature}; take "conditional", or "exact" '
@@ -92,7 +101,7 @@ class Clip(Section):
     head: float | None = Field(default=None, gt=0)
     """Of the output layer; one that is tied to the embeddings is counted there."""
     adapters: float | None = Field(default=None, gt=0)
-    """Of all that [train.peft] adds: LoRA matrices, magnitudes, `modules_to_save`."""
+    """Of all that [train.peft] adds (LoRA matrices, magnitudes, `modules_to_save`), and the projections of [train.hidden]."""
 
 
 class Phase(Section):
@@ -185,6 +194,14 @@ class Train(Section):
     """Save the student of a LoRA training whole, with the adapter in it (and the adapter beside it); false: the adapter alone."""
     kl: Kl | None = None
     """The divergence from the teacher; absent is plain fine-tuning."""
+    hidden: Hidden | None = None
+    """Absent compares no hidden states."""
+    attention: Attention | None = None
+    """Absent compares no attention."""
+    controller: Controller | None = None
+    """Absent watches nothing."""
+    qat: Qat | None = None
+    """Absent rounds nothing."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Share of the label that is spread over the vocabulary. Beside a divergence, which has that already, best 0."""
     clip: Clip | None = None
@@ -195,6 +212,53 @@ class Train(Section):
     """Absent is the schedule of train.args.lr_scheduler_type."""
     launch: dict[str, Any] = {}
     """Flags of `accelerate launch` (`config_file`, …); empty is FSDP2 over the GPUs of this machine if it has several."""
+
+    @model_validator(mode="after")
+    def has_one_teacher(self) -> "Train":
+        named = {
+            f"train.{name}.{key}": getattr(section, key)
+            for name, key in (("kl", "online"), ("hidden", "teacher"), ("attention", "teacher"))
+            if (section := getattr(self, name)) is not None and getattr(section, key)
+        }
+        if len(set(named.values())) > 1:
+            both = ", ".join(f"{key} = {value}" for key, value in named.items())
+            raise ValueError(f"{both}: one teacher runs in the training; name the same, or take one out")
+        for name in ("hidden", "attention"):
+            if getattr(self, name) is not None and not named:
+                raise ValueError(
+                    f"[train.{name}] needs a teacher in the training: set train.{name}.teacher, or train.kl.online"
+                )
+            if getattr(self, name) is not None and self.kl is not None and self.kl.cross_tokenizer:
+                raise ValueError(
+                    f"[train.{name}] with train.kl.cross_tokenizer: states of other tokens cannot be compared; take one out"
+                )
+        if self.qat is not None and self.peft is not None:
+            raise ValueError(
+                "[train.qat] with [train.peft]: what is rounded is merged only later; train all weights, or take it out"
+            )
+        if self.controller is not None and self.controller.action == "teacher" and self.kl is None:
+            raise ValueError(
+                'train.controller.action = "teacher" changes alpha, and there is no [train.kl]; take another action'
+            )
+        if (
+            self.kl is not None
+            and self.kl.cross_tokenizer
+            and (self.args.get("packing") or self.args.get("padding_free"))
+        ):
+            raise ValueError(
+                "train.kl.cross_tokenizer with packing: other tokens make other packs; set train.args.packing = false"
+            )
+        return self
+
+    @property
+    def online_teacher(self) -> str | None:
+        """The teacher that runs in the training itself, whoever asks for it."""
+        named = (
+            self.kl and self.kl.online,
+            self.hidden and self.hidden.teacher,
+            self.attention and self.attention.teacher,
+        )
+        return next((each for each in named if each), None)
 
     @property
     def trusts_remote_code(self) -> bool:

@@ -31,6 +31,7 @@ from r1distill.plan.memory import GIB, memory
 from r1distill.plan.models import shape_of
 from r1distill.plan.work import Adapters, Layout, Work
 from r1distill.train.distill import DistillTrainer
+from r1distill.train_sections import Train
 
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 ALLOCATOR = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
@@ -130,6 +131,7 @@ def train(case: Case, folder: Path) -> None:
         padding_free=case.one_row, shuffle_dataset=False, dataloader_pin_memory=False, train_sampling_strategy="sequential",
     )  # fmt: skip
     trainer = DistillTrainer(
+        settings=Train(student="made"),
         model=model,
         args=arguments,
         train_dataset=Dataset.from_list([{"input_ids": row, "labels": row} for row in rows]),

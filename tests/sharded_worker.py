@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from transformers.distributed.configuration_utils import DistributedConfig
 
 from r1distill.train.distill import DistillTrainer
-from r1distill.train_sections import Clip
+from r1distill.train_sections import Clip, Train
 
 CLIP = Clip(until=0.5, attention=0.05, mlp=0.1, head=10.0)
 STEPS = 4
@@ -31,7 +31,7 @@ def main() -> None:
     shards = {"distributed_config": DistributedConfig(fsdp_size=processes)} if how == "fsdp2" else {}
     model = AutoModelForCausalLM.from_pretrained(student, dtype=torch.float32, **shards)
     trainer = DistillTrainer(
-        clip=CLIP, model=model, args=arguments, processing_class=tiny_model.make_tokenizer(),
+        settings=Train(student="tiny", clip=CLIP), model=model, args=arguments, processing_class=tiny_model.make_tokenizer(),
         train_dataset=tiny_trainer.of_columns(tiny_trainer.examples(model.config.vocab_size), "input_ids", "labels"),
     )  # fmt: skip
     trainer.train()

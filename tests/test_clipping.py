@@ -155,7 +155,9 @@ class Gradients(TrainerCallback):
 
 def test_a_training_clips_in_two_phases_and_logs_norms_and_rates(tmp_path, model):
     clip = Clip(until=0.5, attention=0.05, mlp=100.0)
-    trainer = make(model, tmp_path, clip=clip, max_steps=4, logging_steps=2, learning_rate=1e-3, max_grad_norm=0.5)
+    trainer = make(
+        model, tmp_path, train={"clip": clip}, max_steps=4, logging_steps=2, learning_rate=1e-3, max_grad_norm=0.5
+    )
     seen = Gradients()
     trainer.add_callback(seen)
     trainer.train()
@@ -172,18 +174,20 @@ def test_a_training_clips_in_two_phases_and_logs_norms_and_rates(tmp_path, model
     # transformers logs the common norm of the last step
     plain = make(model, tmp_path / "plain", max_steps=1, max_grad_norm=0.5)
     plain.train()
-    both = make(model, tmp_path / "both", clip=clip, max_steps=1, max_grad_norm=0.5)
+    both = make(model, tmp_path / "both", train={"clip": clip}, max_steps=1, max_grad_norm=0.5)
     both.train()
     assert both.state.log_history[0]["grad_norm"] == pytest.approx(plain.state.log_history[0]["grad_norm"], rel=1e-6)
 
 
 def test_however_the_batch_is_accumulated_the_clipped_step_is_the_same(tmp_path, model):
     clip = Clip(until=0.0, attention=0.05, norms=0.01)
-    whole = trained(make(model, tmp_path / "whole", clip=clip, per_device_train_batch_size=8, max_grad_norm=1.0))
+    whole = trained(
+        make(model, tmp_path / "whole", train={"clip": clip}, per_device_train_batch_size=8, max_grad_norm=1.0)
+    )
     cut = make(
         model,
         tmp_path / "cut",
-        clip=clip,
+        train={"clip": clip},
         per_device_train_batch_size=2,
         gradient_accumulation_steps=4,
         max_grad_norm=1.0,
@@ -207,8 +211,8 @@ class Float16(TrainerCallback):
 
 def test_scaled_gradients_of_float16_are_unscaled_before_they_are_clipped(tmp_path, model, monkeypatch):
     clip = Clip(until=0.0, attention=0.5, embeddings=1e3)
-    expected = trained(make(model, tmp_path / "plain", clip=clip, max_grad_norm=100.0))
-    trainer = make(model, tmp_path / "scaled", clip=clip, max_grad_norm=100.0)
+    expected = trained(make(model, tmp_path / "plain", train={"clip": clip}, max_grad_norm=100.0))
+    trainer = make(model, tmp_path / "scaled", train={"clip": clip}, max_grad_norm=100.0)
     trainer.add_callback(Float16(trainer, monkeypatch))
     assert_same(trained(trainer), expected, 1e-6)
 
@@ -231,7 +235,7 @@ def test_where_it_would_be_wrong_it_is_refused(distributed, is_fsdp2, message):
 
 def test_a_common_norm_that_is_off_is_refused(tmp_path, model):
     with pytest.raises(UserError, match=r"max_grad_norm = 0, which turns clipping off"):
-        make(model, tmp_path, clip=Clip(), max_grad_norm=0.0)
+        make(model, tmp_path, train={"clip": Clip()}, max_grad_norm=0.0)
 
 
 def launched(student: Path, folder: Path, how: str, processes: int) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:

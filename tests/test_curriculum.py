@@ -24,7 +24,7 @@ from r1distill.train import trainer
 from r1distill.train.curriculum import PHASE, Plan, counts_of, describe, plan_of, shares_of
 from r1distill.train.distill import DistillTrainer
 from r1distill.train.options import check_options
-from r1distill.train_sections import Curriculum, Phase
+from r1distill.train_sections import Curriculum, Phase, Train
 
 DEFAULT = Curriculum()
 
@@ -149,8 +149,9 @@ def seen(model: Any, folder: Path, dataset: Dataset, checkpoint: str | None = No
     options |= {"per_device_train_batch_size": 2, "learning_rate": 1e-3, "save_strategy": "steps", "save_steps": 4}
     arguments = settings(folder, **{**options, **changes})
     made = Seen(
-        model=copy_of(model), args=arguments, train_dataset=dataset, processing_class=tiny_model.make_tokenizer()
-    )
+        settings=Train(student="tiny"), model=copy_of(model), args=arguments, train_dataset=dataset,
+        processing_class=tiny_model.make_tokenizer(),
+    )  # fmt: skip
     made.train(resume_from_checkpoint=checkpoint)
     return made.batches
 

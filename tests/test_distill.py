@@ -17,7 +17,7 @@ from r1distill.generate.distributions import sparse_rows
 from r1distill.records import Trace
 from r1distill.train.distill import DistillTrainer
 from r1distill.train.teacher_cache import NO_ROW, CacheWriter, Teacher, TeacherCache
-from r1distill.train_sections import Kl, Schedule
+from r1distill.train_sections import Kl, Schedule, Train
 
 K = 6
 SMALL = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -206,7 +206,7 @@ def test_a_lora_student_learns_through_the_same_head(tmp_path, model):
 
     cache, _ = make_cache(tmp_path / "cache", model.config.vocab_size)
     trainer = DistillTrainer(
-        kl=Kl(alpha=0.5), cache=cache, model=copy_of(model),
+        settings=Train(student="tiny", kl=Kl(alpha=0.5)), cache=cache, model=copy_of(model),
         args=settings(tmp_path, max_steps=30, learning_rate=5e-2, optim="adamw_torch"),
         train_dataset=of_columns(examples(model.config.vocab_size), "input_ids", "labels", "teacher_row"),
         processing_class=tiny_model.make_tokenizer(),

@@ -17,6 +17,7 @@ from r1distill.train.batch import Batch, count_packs, packed_batch
 from r1distill.train.distill import DistillTrainer
 from r1distill.train.render import IGNORED
 from r1distill.train.trainer import train
+from r1distill.train_sections import Train
 
 ATTENTION = ("sdpa", "eager", pytest.param("flex_attention", marks=pytest.mark.slow))
 MAX_LENGTH = 48
@@ -36,6 +37,7 @@ def batch(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         packing=True, max_length=MAX_LENGTH, per_device_train_batch_size=2,
     )  # fmt: skip
     trainer = DistillTrainer(
+        settings=Train(student="tiny"),
         model=tiny_model.make_model(tokenizer), args=settings, train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
     )  # fmt: skip

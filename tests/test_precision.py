@@ -39,7 +39,7 @@ def relative(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) 
     return (difference / sum(float(value.double().square().sum()) for value in expected.values())) ** 0.5
 
 
-@pytest.mark.parametrize("changes", [{}, {"clip": Clip(until=0.0, attention=0.1), "max_grad_norm": 1.0}])
+@pytest.mark.parametrize("changes", [{}, {"train": {"clip": Clip(until=0.0, attention=0.1)}, "max_grad_norm": 1.0}])
 def test_gradient_checkpointing_changes_neither_loss_nor_gradients(tmp_path, model, changes):
     expected, gradients = step(model, tmp_path / "off", **changes)
     found, theirs = step(model, tmp_path / "on", gradient_checkpointing=True, **changes)

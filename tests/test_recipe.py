@@ -41,7 +41,7 @@ def refusal(folder: Path, *overrides: str) -> str:
     [
         ("generate.temprature=1", "unknown key generate.temprature; did you mean generate.temperature?"),
         ("filter.max_entropy=1", "did you mean filter.entropy or filter.max_mean_entropy_nats?"),
-        ("generate.student='x'", "did you mean train.student?"),
+        ("generate.student='x'", "did you mean train.student or chain.student?"),
         ("teacher.temperature=1", "mean generate.temperature or eval.temperature or verify.judge.temperature?"),
         (
             "verify.judge={ modle = 'x' }",
@@ -77,8 +77,14 @@ def test_an_unknown_key_names_the_key_that_was_meant(tmp_path: Path, override: s
         ("filter.require_correct=1", ("filter.require_correct = 1", "boolean")),
         ("teacher.urls=http://x/v1", ("teacher.urls = 'http://x/v1'", "list")),
         ("train.dtype=float16", ("train.dtype = 'float16'", "'bfloat16' or 'float32'")),
-        ('eval.models=["pupil"]', ('"pupil" is none of base, teacher, student, and no folder or Hub id',)),
-        ('eval.candidates.base={ model = "org/m" }', ("candidates.base: a name is", "none of base, teacher, student")),
+        (
+            'eval.models=["pupil"]',
+            ('"pupil" is none of base, teacher, student, on_policy, quantized, and no folder or Hub id',),
+        ),
+        (
+            'eval.candidates.base={ model = "org/m" }',
+            ("candidates.base: a name is", "none of base, teacher, student, on_policy, quantized"),
+        ),
         (
             'eval.candidates.a={ model = "m", urls = ["http://x/v1"], adapter = "x" }',
             ("adapter means nothing", "remove it"),

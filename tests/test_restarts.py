@@ -64,13 +64,13 @@ def test_a_training_takes_these_rates_and_a_resumed_one_continues_with_them(tmp_
     model = tiny_model.make_model(tiny_model.make_tokenizer()).float()
     restarts = Restarts(cycles=2, length_multiplier=2.0, peak_decay=0.5, min_rate=0.1)
     changes = {"max_steps": 8, "learning_rate": 1e-3, "warmup_steps": 2, "save_strategy": "steps", "save_steps": 5}
-    whole = make(model, tmp_path, restarts=restarts, **changes)
+    whole = make(model, tmp_path, train={"restarts": restarts}, **changes)
     whole.train()
     found = [row["learning_rate"] for row in whole.state.log_history if "learning_rate" in row]
     assert found == pytest.approx([1e-3 * rate for rate in rates(restarts, 8, 2)])
     assert found[2] == pytest.approx(1e-3)
     assert found[4] == pytest.approx(5e-4)
-    resumed = make(model, tmp_path, restarts=restarts, **changes)
+    resumed = make(model, tmp_path, train={"restarts": restarts}, **changes)
     resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-5"))
     assert [row["learning_rate"] for row in resumed.state.log_history if "learning_rate" in row] == found
 

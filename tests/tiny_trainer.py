@@ -13,7 +13,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 from r1distill.train.distill import DistillTrainer
 from r1distill.train.render import IGNORED
 from r1distill.train.teacher_cache import NO_ROW, TeacherCache
-from r1distill.train_sections import Clip, Kl, Restarts
+from r1distill.train_sections import Kl, Train
 
 LENGTHS = (9, 17, 5, 30, 12, 7, 22, 11)
 PROMPT = 3  # tokens
@@ -45,8 +45,12 @@ def settings(folder: Path, **changes: Any) -> SFTConfig:
 
 def trained(trainer: SFTTrainer) -> dict[str, torch.Tensor]:
     trainer.train()
+    return {name: value.clone() for name, value in parameters(trainer).items()}
+
+
+def parameters(trainer: SFTTrainer) -> dict[str, torch.Tensor]:
     assert trainer.model is not None
-    return {name: value.detach().clone() for name, value in trainer.model.named_parameters()}
+    return {name: value.detach() for name, value in trainer.model.named_parameters()}
 
 
 def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], tolerance: float = 2e-5) -> None:
@@ -71,14 +75,14 @@ def make(
     folder: Path,
     cache: TeacherCache | None = None,
     kl: Kl | None = None,
-    clip: Clip | None = None,
-    restarts: Restarts | None = None,
     online_teacher: Any = None,
+    train: dict[str, Any] | None = None,
     **changes: Any,
 ) -> DistillTrainer:
+    """`train`: sections of [train] besides `kl`; `changes` are TRL's options."""
     columns = ("input_ids", "labels", *(["teacher_row"] if cache else []))
     return DistillTrainer(
-        kl=kl, cache=cache, clip=clip, restarts=restarts, online_teacher=online_teacher, model=copy_of(model),
+        settings=Train(student="tiny", kl=kl, **(train or {})), cache=cache, online_teacher=online_teacher, model=copy_of(model),
         args=settings(folder, **changes),
         train_dataset=of_columns(examples(model.config.vocab_size), *columns),
         processing_class=tiny_model.make_tokenizer(),

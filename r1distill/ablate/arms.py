@@ -5,12 +5,13 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from r1distill.ablate_section import Arm
+from r1distill.ablate_section import Arm, false_is_absent
 from r1distill.filter.tagging import is_tagged
 from r1distill.pipeline import names_of_run
-from r1distill.recipe import Recipe
+from r1distill.recipe import Recipe, as_given, merged, validated
 from r1distill.run import Run
 from r1distill.store import write_json
+from r1distill.train_sections import Train
 
 SAMPLED = ("generate", "verify")  # stages whose results are taken over
 # options of training that look at a validation split
@@ -29,8 +30,9 @@ def recipe_of(recipe: Recipe, arm: Arm, number: int, tokens: int | None) -> Reci
     training (order, new adapters) are higher by `number`. A student's samples have its training in their identity, so that
     those of two trainings are drawn independently without a seed of their own.
     """
-    whole = recipe.model_dump(exclude={"ablate"})
     filter = arm.over(recipe.filter)
+    recipe = recipe_with(recipe, arm)
+    whole = recipe.model_dump(exclude={"ablate"})
     filter_seed = recipe.seed if filter.seed is None else filter.seed
     args: dict[str, Any] = recipe.train.args
     seeds = {"seed": args.get("seed", recipe.seed), **({"data_seed": args["data_seed"]} if "data_seed" in args else {})}
@@ -47,9 +49,23 @@ def recipe_of(recipe: Recipe, arm: Arm, number: int, tokens: int | None) -> Reci
                 **{name: value for name, value in WITHOUT_VALIDATION.items() if name in args},
             },
         },
-        "eval": {**whole["eval"], "models": ["student"]},
+        "eval": {**whole["eval"], "models": [scored_role(recipe)]},
     }  # fmt: skip
     return Recipe.model_validate(whole)
+
+
+def recipe_with(recipe: Recipe, arm: Arm) -> Recipe:
+    """The recipe with what the arm sets besides its filter. Raises UserError where that is no recipe."""
+    if not arm.set:
+        return recipe
+    tables = merged(as_given(recipe.model_dump(exclude={"ablate"})), false_is_absent(arm.set, Recipe))
+    tables["train"] = false_is_absent(tables["train"], Train)
+    return validated(Recipe, tables, Path(f"[[ablate.arms]] {arm.name}"))
+
+
+def scored_role(recipe: Recipe) -> str:
+    """Whom of a training eval scores: the last student that it makes."""
+    return "quantized" if recipe.quantize else "on_policy" if recipe.on_policy else "student"
 
 
 def stages_of(recipe: Recipe) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from r1distill.ablate.arms import recipe_of
+from r1distill.ablate.arms import recipe_of, scored_role
 from r1distill.ablate.crossed import crossed_difference
 from r1distill.ablate.subsets import Design, Subset
 from r1distill.ablate_section import Arm
@@ -20,9 +20,13 @@ from r1distill.pipeline import status_of
 from r1distill.recipe import Recipe
 from r1distill.run import Run
 
+MADE_OF = ("cache", "prune", "train", "on_policy", "quantize")  # stages whose time an arm may take
 Shares = dict[str, float]  # of right samples, by problem id
 Scores = dict[tuple[str, int], dict[str, Shares]]  # by arm and number of the training, then by task
-COUNTED = ("examples", "overlong_dropped", "overlong_truncated", "malformed_dropped", "supervised_tokens", "steps")
+COUNTED = (
+    "examples", "overlong_dropped", "overlong_truncated", "malformed_dropped", "supervised_tokens", "steps",
+    "peak_memory_gib",
+)  # fmt: skip
 
 
 def is_finished(training: Run) -> bool:
@@ -57,7 +61,7 @@ def results_of(recipe: Recipe, design: Design) -> dict[str, Any]:
 
 
 def shares_of(run: Run, task: str) -> Shares:
-    counts = scored(run.evaluation / task / "student").counts
+    counts = scored(run.evaluation / task / scored_role(run.recipe)).counts
     return {name: share(count) for name, count in counts.items()}
 
 
@@ -67,6 +71,7 @@ def about_arm(
     subsets, numbers = design.subsets[name], range(recipe.ablate.seeds)
     about = {
         "filter": design.material[name].arm.filter,
+        "set": design.material[name].arm.set,
         "available_tokens": design.available[name],
         "same_as": design.same_as.get(name),
         "subsets": [about_subset(each) for each in subsets],
@@ -91,6 +96,7 @@ def about_training(run: Run) -> dict[str, Any]:
         "folder": run.folder.name,
         "seed": run.recipe.train.args["seed"],
         "seconds": record.get("seconds"),
+        "seconds_of": {name: (run.record(name) or {}).get("seconds") for name in MADE_OF if run.is_done(name)},
         **{name: counts[name] for name in COUNTED if name in counts},
     }
 

@@ -181,11 +181,14 @@ def repeats(recipe: Recipe, arms: Sequence[Arm], kept: dict[str, list[Flags]]) -
         filter = arm.over(recipe.filter)
         return [filter.pools, filter.quality, filter.clusters] if filter.pools else []
 
+    def alike(arm: Arm, other: Arm) -> bool:
+        return in_pools(arm) == in_pools(other) and arm.set == other.set
+
     found: dict[str, str] = {}
     for place, arm in enumerate(arms):
         for other in arms[:place]:
             same = all(map(np.array_equal, kept[arm.name], kept[other.name]))
-            if other.name not in found and same and in_pools(arm) == in_pools(other):
+            if other.name not in found and same and alike(arm, other):
                 found[arm.name] = other.name
                 break
     return found

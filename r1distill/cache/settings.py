@@ -1,12 +1,12 @@
 """What the recipe says about the teacher's distributions: who scores, what the manifest must say, and whether one is needed."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from r1distill.errors import UserError
 from r1distill.prompting import load_prompt
 from r1distill.recipe import Recipe
-from r1distill.run import Run
 from r1distill.train.teacher_cache import MANIFEST, TeacherCache, differences
 
 
@@ -32,6 +32,16 @@ def scorer_of(recipe: Recipe) -> Scorer:
     if teacher.tokenizer and not cache.model:
         return Scorer(model, revision, key, teacher.tokenizer, None, "teacher.tokenizer")
     return Scorer(model, revision, key, model, revision, key)
+
+
+def recipes_of(recipe: Recipe) -> dict[str, Recipe]:
+    """By the name of its cache, the recipe as it would be for each of [[teachers]] alone; {} without any."""
+    found = {}
+    for teacher in recipe.teachers:
+        changes = {"model": teacher.model, "revision": teacher.revision, "tokenizer": teacher.tokenizer}
+        cache = recipe.cache.model_copy(update=changes)
+        found[teacher.name] = recipe.model_copy(update={"cache": cache, "teachers": []})
+    return found
 
 
 def engine_of(recipe: Recipe) -> dict[str, Any]:
@@ -72,9 +82,8 @@ def manifest_of(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def open_fitting(run: Run) -> TeacherCache:
+def open_fitting(recipe: Recipe, folder: Path) -> TeacherCache:
     """The distributions that the recipe means. Raises UserError where there are none, or others."""
-    recipe, folder = run.recipe, run.teacher_cache
     if not (folder / MANIFEST).is_file():
         remedy = "r1distill cache RECIPE makes it"
         if recipe.cache.source == "generation":
@@ -93,5 +102,6 @@ def refuse_other_vocabulary(student: str, its_sha256: str, teacher: str, sha256:
     if its_sha256 != sha256:
         raise UserError(
             f"[train.kl]: the vocabulary of the student {student} is not that of the teacher {teacher}, so their "
-            "distributions are over different tokens; take [train.kl] out, or a teacher and a student of one family"
+            "distributions are over different tokens; take a teacher and a student of one family, or let the teacher run in the "
+            'training (train.kl.online) with train.kl.cross_tokenizer = "aligned"'
         )

@@ -5,9 +5,18 @@ import itertools
 import time
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from r1distill.cache.settings import Scorer, engine_of, manifest_of, open_fitting, refuse_other_vocabulary, scorer_of
+from r1distill.cache.settings import (
+    Scorer,
+    engine_of,
+    manifest_of,
+    open_fitting,
+    recipes_of,
+    refuse_other_vocabulary,
+    scorer_of,
+)
 from r1distill.cache.traces import Item, Scores, kept_items, kept_keys
 from r1distill.console import Progress, console, say
 from r1distill.errors import UserError
@@ -21,18 +30,32 @@ PASSES = {"vllm": "r1distill.cache.vllm_pass", "transformers": "r1distill.cache.
 
 
 def cache_stage(run: Run, clock: Clock) -> dict[str, Any]:
-    """Score what is missing, or check what generation kept. Returns the counts for the stage's record."""
+    """Score what is missing, or check what generation kept. Returns the counts for the stage's record.
+
+    With [[teachers]] each has its turn, and a cache of its own; the counts are by their names then.
+    """
+    if not run.recipe.teachers:
+        return cache_of(run, clock, run.teacher_cache)
+    found: dict[str, Any] = {}
+    for name, recipe in recipes_of(run.recipe).items():
+        say(f"  {name}: {recipe.cache.model}")
+        found[name] = cache_of(Run(recipe), clock, run.teacher_cache / name)
+    return {"teachers": found, "tokens": sum(each.pop("tokens", 0) for each in found.values())}
+
+
+def cache_of(run: Run, clock: Clock, folder: Path) -> dict[str, Any]:
+    """One cache, for the teacher that the run's recipe names."""
     keys = kept_keys(run)
     if run.recipe.cache.source == "generation":
-        cache = open_fitting(run)
+        cache = open_fitting(run.recipe, folder)
         counts = counts_of(cache, keys)
-        say(f"  {run.teacher_cache.name}: kept while sampling, of {counts['traces']} of {len(keys)} kept traces")
+        say(f"  {folder.name}: kept while sampling, of {counts['traces']} of {len(keys)} kept traces")
         return counts
     tokenizer, teacher = check_teacher(run.recipe)
     made_for = str((run.record("filter") or {}).get("finished_at"))
-    with CacheWriter(run.teacher_cache, teacher, resume=True, made_for=made_for) as writer:
+    with CacheWriter(folder, teacher, resume=True, made_for=made_for) as writer:
         refused = score_missing(run, clock, writer, keys, tokenizer)
-    cache = TeacherCache(run.teacher_cache)
+    cache = TeacherCache(folder)
     # those of an earlier time cost this one nothing, so they are no part of its speed
     tokens = sum(shard["tokens"] for shard in cache.manifest["shards"] if shard.get("made_for") == made_for)
     return {**counts_of(cache, keys), "refused": refused, "tokens": tokens}
@@ -86,7 +109,7 @@ def score_missing(run: Run, clock: Clock, writer: CacheWriter, keys: set[tuple[s
     items = kept_items(run, keys, tokenizer, writer.has)
     first = next(items, None)
     if found:
-        say(f"  {found} of {len(keys)} kept traces are in {run.teacher_cache.name}; they are not scored again")
+        say(f"  {found} of {len(keys)} kept traces are in {writer.folder.name}; they are not scored again")
     if first is None:
         return 0
     tokens = refused = 0

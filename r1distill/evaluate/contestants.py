@@ -10,11 +10,13 @@ from r1distill.errors import UserError
 from r1distill.generate.backend import Backend
 from r1distill.generate.stage import teacher_backend, vllm_backend
 from r1distill.models import check_model_name, resolve_model
+from r1distill.prune.stage import with_pruned
 from r1distill.recipe import Recipe
 from r1distill.run import Run
 from r1distill.sections import ROLES, Candidate, Teacher
 from r1distill.store import file_sha256
 
+LATER = {"on_policy": ("on_policy", "on_policy/student"), "quantized": ("quantize", "quantized")}  # stage and folder
 ENDS = 1 << 20  # bytes of a file of weights that are read at either end
 
 
@@ -55,6 +57,10 @@ def contestant_of(run: Run, entry: str) -> Contestant:
         return Contestant(
             entry, str(run.student), version, partial(engine_of, recipe, student_of(run), "train.student")
         )
+    if entry in LATER:
+        stage, folder = LATER[entry]
+        version, model = (run.record(stage) or {})["finished_at"], str(run.folder / folder)
+        return Contestant(entry, model, version, partial(engine_of, recipe, Candidate(model=model), stage))
     candidate = recipe.eval.candidates.get(entry) or Candidate(model=entry)
     name = entry if entry in recipe.eval.candidates else Path(entry).name
     model = candidate.model if candidate.adapter is None else f"{candidate.model} + {candidate.adapter}"
@@ -68,7 +74,7 @@ def contestant_of(run: Run, entry: str) -> Contestant:
 def student_of(run: Run) -> Candidate:
     """The student of a run: a model, or an adapter of the one it started from."""
     if (run.student / "adapter_config.json").exists() and not (run.student / "config.json").exists():
-        train = run.recipe.train
+        train = with_pruned(run).recipe.train
         return Candidate(model=train.student, revision=train.revision, adapter=str(run.student))
     return Candidate(model=str(run.student))
 

@@ -12,7 +12,7 @@ from r1distill.records import FinishReason, Outcome
 from r1distill.store import read_json, read_records
 
 ROWS = 50  # replies read at once: one of 30,000 tokens is a tenth of a megabyte
-ROLES = ("base", "teacher", "student")  # in this order, and after them what else was scored
+ROLES = ("base", "teacher", "student", "on_policy", "quantized")  # in this order, and after them what else was scored
 
 
 @dataclass(frozen=True, slots=True)

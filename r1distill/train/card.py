@@ -52,13 +52,22 @@ def model_card(run: Run, recipe: dict[str, Any], summary: dict[str, Any], log: l
         f"{settings.student}, fine-tuned by r1distill {__version__} on reasoning traces of {traces}{kl}.",
         "It thinks between `<think>` and `</think>` before it answers.", "",
         "## Training", "", *table(("", ""), list(rows.items())), "",
-        "## Data", "", *data_rows(summary["funnel"]), "",
+        *lineage(run), "## Data", "", *data_rows(summary["funnel"]), "",
         *evaluation(summary["tasks"]),
         "## Recipe", "",
         f"Versions: {', '.join(f'{name} {version}' for name, version in recipe['versions'].items())}.", "",
         "```json", json.dumps(recipe["recipe"], indent=2, ensure_ascii=False), "```", "",
     ]  # fmt: skip
     return "\n".join(parts)
+
+
+def lineage(run: Run) -> list[str]:
+    """Who was taught by whom before, in a chain or in rounds."""
+    path = run.folder / "lineage.json"
+    if not path.is_file():
+        return []
+    rows = [(each["run"], each["student"], each["teacher"]) for each in read_json(path)]
+    return ["## Lineage", "", *table(("run", "student", "taught by"), rows), ""]
 
 
 def ends(steps: list[dict[str, Any]], name: str) -> str:

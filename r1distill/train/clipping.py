@@ -18,7 +18,8 @@ from r1distill.train_sections import Clip
 
 # A part of a parameter's name, as Llama, Mistral, Qwen 2 and Qwen 3 have them, and the group that it decides; asked in
 # this order, since PEFT's and the norms of queries and keys stand within the attention
-ADAPTERS = ("modules_to_save", "trainable_tokens_delta")  # and all that begins with lora_
+# and all that begins with lora_
+ADAPTERS = ("modules_to_save", "trainable_tokens_delta", "teacher_projections")
 MODULES = {"embed_tokens": "embeddings", "self_attn": "attention", "mlp": "mlp", "lm_head": "head"}
 GROUPS = ("embeddings", "attention", "mlp", "norms", "head", "adapters")
 # where nothing that is set here would be applied

@@ -13,6 +13,7 @@ from datasets import Dataset, DatasetDict, load_dataset
 from r1distill.errors import UserError
 from r1distill.prompting import THINK_END
 from r1distill.store import file_sha256
+from r1distill.train.cross_data import GROUPS, TEACHER_IDS, Aligner
 from r1distill.train.curriculum import PHASE, POOLS, Plan, Share, shares_of
 from r1distill.train.render import IGNORED, Example, check_example, cut, malformed, render_example, render_sampled
 from r1distill.train.teacher_cache import MANIFEST, NO_ROW, TeacherCache
@@ -52,11 +53,12 @@ def load_data(
     processes: int | None,
     teacher_cache: Path | None = None,
     curriculum: Callable[[list[list[str]]], Plan] | None = None,
+    aligner: Aligner | None = None,
 ) -> Data:
     """Raises UserError where an example is not taught as it should be, and for overlong ones with `overlong = "error"`.
 
     With a `teacher_cache` the examples are the very tokens that were sampled, and each knows its row there. A
-    `curriculum` makes an order of the pools of each example.
+    `curriculum` makes an order of the pools of each example. With an `aligner` they have the tokens of another teacher too.
     """
     files = {
         split: str(folder / f"{split}.parquet")
@@ -77,6 +79,8 @@ def load_data(
         found = checked(row, example, tokenizer, max_length if overlong == "truncate" else None)
         if curriculum is not None:
             found[POOLS] = pools_of(row.get(POOLS))
+        if aligner is not None:
+            found |= aligner.columns(row["prompt"], row["completion"], prefill, example)
         if teacher_cache is None:
             return found
         length = found["length"]
@@ -102,11 +106,20 @@ def load_data(
     if not kept["train"].num_rows:
         raise UserError(f"all {n_overlong} examples are longer than train.max_length = {max_length}; raise it")
     columns = ["input_ids", "labels", *([] if teacher_cache is None else ["teacher_row"])]
+    columns += [] if aligner is None else [TEACHER_IDS, GROUPS]
     train, shares = kept["train"], []
     if curriculum is not None:
         plan = curriculum(train[POOLS][:])
         shares = shares_of(plan, np.array(train["length"][:]))
         train = train.select(plan.examples).add_column(PHASE, plan.phase)
+    with_rows = 0 if teacher_cache is None else sum(train["has_rows"])
+    if aligner is not None:
+        with_rows = sum(bool(groups) for groups in train[GROUPS])
+        if not with_rows:
+            raise UserError(
+                "train.kl.cross_tokenizer: no example reads the same in the tokens of both, so that nothing can be compared; the "
+                "teacher's template or tokenizer changes the reply, take another teacher"
+            )
     return Data(
         train=train.select_columns([*columns, *([PHASE] if shares else [])]),
         validation=kept["validation"].select_columns(columns) if "validation" in files else None,
@@ -116,7 +129,7 @@ def load_data(
         malformed=dict(reasons),
         lengths=list(train["length"]),
         supervised_tokens=sum(train["supervised"]),
-        with_rows=0 if teacher_cache is None else sum(train["has_rows"]),
+        with_rows=with_rows,
         shares=shares,
     )
 

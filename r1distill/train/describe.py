@@ -52,7 +52,7 @@ def describe(trainer: DistillTrainer, data: Data, checkpoint: Path | None) -> st
         )
         if number
     )
-    if trainer.kl is not None:
+    if trainer.cache is not None or trainer.cross is not None:
         left_out += f"; {data.with_rows} of them have the teacher's distributions"
     phases = f"\n{describe_shares(data.shares)}" if data.shares else ""
     resumed = f"\n  continuing from {checkpoint.name}" if checkpoint else ""

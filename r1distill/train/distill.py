@@ -1,170 +1,115 @@
-"""TRL's SFTTrainer with our head: cross-entropy and the divergence from a teacher inside the model's own forward.
-
-In there DDP, FSDP2 and ZeRO gather and reduce as for any other output. Labels and the teacher's rows stand at the token
-that they are about; `at_predictor` moves them to the position that predicts it, and nothing else does.
-"""
+"""TRL's SFTTrainer with our losses, which are inside the model's own forward pass (forward.py)."""
 
 import functools
-import types
 from collections.abc import Callable
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
 from datasets import Dataset
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from transformers import PreTrainedModel, Trainer
-from transformers.utils.generic import ModelOutput
 from trl.data_utils import pack_dataset
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
-from trl.trainer.utils import maybe_gather_lm_head_ctx
 
 from r1distill.errors import UserError
 from r1distill.train.clipping import check_clip, clip_gradients, grouped, limits_at
+from r1distill.train.controller import Sparsity, Watch
+from r1distill.train.cross_data import GROUPS, TEACHER_IDS, Cross, with_teacher_tokens
 from r1distill.train.curriculum import PHASE, packed_by_phase
-from r1distill.train.head import refuse_other_head, whole
-from r1distill.train.losses import IGNORED, Divergence, HeadLosses, Mode, fused_ce_kl
-from r1distill.train.online import OnlineTeacher, dense_kl
+from r1distill.train.forward import PROJECTIONS, Crossed, Inside, LossOutput, Weights, add_losses, at_predictor
+from r1distill.train.hidden import new_projections
+from r1distill.train.inner import pairs_of
+from r1distill.train.online import OnlineTeacher
+from r1distill.train.qat import RoundFrom, prepare
 from r1distill.train.schedules import cycle_starts, share_of_peak_rate, value_at
+from r1distill.train.several_teachers import SeveralTeachers
 from r1distill.train.teacher_cache import NO_ROW, TeacherCache
-from r1distill.train_sections import Clip, Kl, Restarts
+from r1distill.train_sections import Train
 
-COLUMNS = ("input_ids", "labels", "teacher_row", "seq_lengths")
-
-
-@dataclass
-class LossOutput(ModelOutput):
-    """`loss ()`, the mean over the tokens of this batch, and the sums of HeadLosses."""
-
-    loss: Tensor | None = None
-    ce_sum: Tensor | None = None
-    kl_sum: Tensor | None = None
-    n_tokens: Tensor | None = None
-    n_teacher_tokens: Tensor | None = None
-    nll_sum: Tensor | None = None
-    teacher_mass_sum: Tensor | None = None
-    n_correct: Tensor | None = None
-    entropy_sum: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Weights:
-    """L = alpha CE + (1 - alpha) T^2 KL, and how the KL is taken; without a teacher the cross-entropy alone."""
-
-    label_smoothing: float
-    alpha: float = 1.0
-    temperature: float = 1.0
-    mode: Mode = "conditional"
-    divergence: Divergence = "forward"
-
-    def total(self, ce_sum: Tensor, kl_sum: Tensor) -> Tensor:
-        return self.alpha * ce_sum + (1 - self.alpha) * self.temperature**2 * kl_sum
-
-
-def at_predictor(about: Tensor, empty: float) -> Tensor:
-    """What is said of each token `(B, L, …)`, at the position that predicts it; `empty` for the last, which predicts none."""
-    return torch.cat([about[:, 1:], torch.full_like(about[:, :1], empty)], dim=1)
-
-
-def add_losses(model: PreTrainedModel) -> None:
-    """`model(..., labels=…, weights=…)` gives a LossOutput in place of logits. `model` is the bare one, within PEFT's.
-
-    Labels are at their tokens, `shift_labels` (of sequence parallelism) and the teacher's rows at the predictors.
-    """
-    original = model.forward
-    config = model.config.get_text_config()
-    refuse_other_head(model, "the student")
-    if getattr(config, "output_router_logits", False):
-        raise UserError(f"{config.model_type} with output_router_logits: the loss of the router is not supported")
-
-    @functools.wraps(type(model).forward)
-    def forward(self: Any, *args: Any, weights: Weights | None = None, **kwargs: Any) -> Any:
-        if weights is None:
-            return original(*args, **kwargs)
-        labels, shifted = kwargs.pop("labels", None), kwargs.pop("shift_labels", None)
-        if shifted is None:
-            shifted = at_predictor(labels, IGNORED)
-        teacher = [kwargs.pop(name, None) for name in ("teacher_ids", "teacher_logprobs", "teacher_tail")]
-        online = kwargs.pop("online", None)
-        kwargs["use_cache"] = False
-        hidden = self.base_model(*args, **kwargs).last_hidden_state
-        weight = whole(self.get_output_embeddings().weight)
-        with maybe_gather_lm_head_ctx(weight):  # type: ignore[arg-type]
-            found = fused_ce_kl(
-                hidden.flatten(0, 1), weight, shifted.flatten(),
-                *(None if each is None else each.flatten(0, 1) for each in teacher[:2]),
-                teacher_tail=None if teacher[2] is None else teacher[2].flatten(), temperature=weights.temperature,
-                mode=weights.mode, divergence=weights.divergence, label_smoothing=weights.label_smoothing,
-                with_entropy=True,
-            )  # fmt: skip
-        dense = None
-        if online is not None:
-            taught = shifted != IGNORED
-            dense = dense_kl(
-                hidden[taught], weight, online[0][taught], online[1],
-                temperature=weights.temperature, divergence=weights.divergence,
-            )  # fmt: skip
-        return as_output(found, weights, dense)
-
-    model.forward = types.MethodType(forward, model)
-
-
-def as_output(losses: HeadLosses, weights: Weights, dense: Tensor | None) -> LossOutput:
-    """`dense ()`: the divergence from a teacher in the training, which takes the place of that from a cache."""
-
-    def number(value: int) -> Tensor:
-        return torch.tensor(float(value), device=losses.ce_sum.device)
-
-    kl_sum = losses.kl_sum if dense is None else dense
-    return LossOutput(
-        loss=weights.total(losses.ce_sum, kl_sum) / max(losses.n_tokens, 1),
-        ce_sum=losses.ce_sum,
-        kl_sum=kl_sum,
-        n_tokens=number(losses.n_tokens),
-        n_teacher_tokens=number(losses.n_teacher_tokens if dense is None else losses.n_tokens),
-        nll_sum=losses.nll_sum,
-        teacher_mass_sum=losses.teacher_mass_sum if dense is None else number(losses.n_tokens),
-        n_correct=losses.n_correct.float(),
-        entropy_sum=losses.entropy_sum,
-    )
+PROJECTIONS_FILE = f"{PROJECTIONS}.safetensors"  # of a checkpoint
+COLUMNS = ("input_ids", "labels", "teacher_row", "seq_lengths", TEACHER_IDS, GROUPS)
 
 
 class DistillTrainer(SFTTrainer):
-    """Takes datasets of `input_ids`, `labels` and, with a `cache`, `teacher_row`: its row at each token, or NO_ROW."""
+    """Takes datasets of `input_ids`, `labels` and, with a `cache`, `teacher_row`: its row at each token, or NO_ROW.
+
+    With `cross` they have the teacher's tokens too, and which belong to which (cross_data.py).
+    """
 
     def __init__(
         self,
         *,
-        kl: Kl | None = None,
-        label_smoothing: float = 0.0,
-        cache: TeacherCache | None = None,
+        settings: Train,
+        cache: TeacherCache | SeveralTeachers | None = None,
         online_teacher: PreTrainedModel | None = None,
-        clip: Clip | None = None,
-        restarts: Restarts | None = None,
+        cross: Cross | None = None,
         **kwargs: Any,
     ) -> None:
-        self.kl, self.label_smoothing = kl, label_smoothing
-        self.clip, self.restarts = clip, restarts
+        self.settings, self.kl, self.cache, self.cross = settings, settings.kl, cache, cross
         super().__init__(**kwargs)
-        if clip is not None:
-            check_clip(self.accelerator.distributed_type, self.accelerator.is_fsdp2, self.args.max_grad_norm)
+        bare = base_of(self.model)
+        self.refuse_unsound()
+        inside = None
+        if settings.hidden or settings.attention:
+            assert online_teacher is not None
+            inside = self.inside_of(bare, online_teacher)
+        if settings.clip is not None:
             grouped(self.model)  # type: ignore[arg-type] - an unknown architecture is said now, not at the first step
-        bare: Any = self.model
-        add_losses(bare.get_base_model() if hasattr(bare, "get_base_model") else bare)
-        deepspeed = self.accelerator.state.deepspeed_plugin
-        if restarts is not None and deepspeed is not None and "scheduler" in deepspeed.deepspeed_config:
-            raise UserError("[train.restarts] beside the scheduler of DeepSpeed's configuration; take one of them out")
-        parallelism = self.accelerator.parallelism_config
-        if kl is not None and parallelism is not None and parallelism.cp_enabled:
-            raise UserError("[train.kl] with context parallelism (cp_size) is not supported; use sp_size (Ulysses)")
+        add_losses(bare, inside)
+        if settings.qat is not None:
+            prepare(bare, settings.qat.scheme)
+            self.add_callback(RoundFrom(settings.qat, bare))
         if cache is not None:
             self.data_collator = with_rows(self.data_collator, cache)
-        self.cache = cache
-        self.online = OnlineTeacher(online_teacher, self.accelerator) if online_teacher is not None else None
+        if cross is not None:
+            self.data_collator = with_teacher_tokens(self.data_collator, cross)
+        self.online = None
+        if online_teacher is not None:
+            self.online = OnlineTeacher(
+                online_teacher, self.accelerator, with_head=self.kl is not None and cache is None,
+                **(teacher_side(inside) if inside else {}),
+            )  # fmt: skip
+        self.watch = None
+        if settings.controller is not None:
+            sparsity = Sparsity(bare) if settings.controller.signals.sparsity else None
+            self.watch = Watch(settings.controller, sparsity, self._metrics["train"])
+            self.add_callback(self.watch)
+
+    def refuse_unsound(self) -> None:
+        """Raise UserError for options that would not do together what they say."""
+        settings, parallelism = self.settings, self.accelerator.parallelism_config
+        if settings.clip is not None:
+            check_clip(self.accelerator.distributed_type, self.accelerator.is_fsdp2, self.args.max_grad_norm)
+        deepspeed = self.accelerator.state.deepspeed_plugin
+        if settings.restarts is not None and deepspeed is not None and "scheduler" in deepspeed.deepspeed_config:
+            raise UserError("[train.restarts] beside the scheduler of DeepSpeed's configuration; take one of them out")
+        if settings.controller is not None and self.args.max_grad_norm <= 0:
+            raise UserError(
+                f"[train.controller] with train.args.max_grad_norm = {self.args.max_grad_norm:g}: the norm of the gradient, "
+                "which it watches, is only taken where it is clipped; set it above 0"
+            )
+        if settings.kl is not None and parallelism is not None and parallelism.cp_enabled:
+            raise UserError("[train.kl] with context parallelism (cp_size) is not supported; use sp_size (Ulysses)")
+        if parallelism is not None and (parallelism.cp_enabled or parallelism.sp_enabled):
+            for name in ("hidden", "attention"):
+                if getattr(settings, name) is not None:
+                    raise UserError(f"[train.{name}] with sequences that are divided among processes is not supported")
+
+    def inside_of(self, bare: Any, teacher: Any) -> Inside:
+        """What is compared inside; a projection of the states, where the widths differ, becomes part of the model."""
+        hidden, attention = self.settings.hidden, self.settings.attention
+        pairs = pairs_of(hidden, attention, bare.config, teacher.config)
+        width, teacher_width = (each.config.get_text_config().hidden_size for each in (bare, teacher))
+        projections = new_projections(len(pairs.hidden), width, teacher_width, self.args.seed) if hidden else None
+        if projections is not None:
+            bare.add_module(PROJECTIONS, projections.to(bare.device, bare.dtype))
+        return Inside(hidden, attention, pairs)
 
     def _prepare_dataset(  # type: ignore[override]
         self, dataset: Dataset, processing_class: Any, args: SFTConfig, packing: bool, *rest: Any
@@ -186,12 +131,16 @@ class DistillTrainer(SFTTrainer):
 
     def weights(self, training: bool) -> Weights:
         """Of the step that is being taken: functions of it alone, so that a resumed run is the same run."""
-        label_smoothing = self.label_smoothing if training else 0.0
+        settings = self.settings
+        label_smoothing = settings.label_smoothing if training else 0.0
+        inner = {name: each.weight for name in ("hidden", "attention") if (each := getattr(settings, name)) is not None}
         if self.kl is None:
-            return Weights(label_smoothing)
+            return Weights(label_smoothing, **inner)
         step, steps = self.state.global_step, self.state.max_steps
         alpha, temperature = (value_at(each, step, steps) for each in (self.kl.alpha, self.kl.temperature))
-        return Weights(label_smoothing, alpha, temperature, self.kl.mode, self.kl.divergence)
+        if self.watch is not None:
+            alpha = max(alpha - self.watch.alpha_taken, 0.0)
+        return Weights(label_smoothing, alpha, temperature, self.kl.mode, self.kl.divergence, **inner)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -201,9 +150,15 @@ class DistillTrainer(SFTTrainer):
         tails = inputs.pop("teacher_tails", None)
         if self.cache is not None and self.kl is not None and self.kl.mode == "exact" and weights.temperature != 1.0:
             inputs["teacher_tail"] = tails[..., self.cache.temperatures.index(weights.temperature)]
-        if self.online is not None:
+        if self.cross is not None:
+            ids, mask, groups = (inputs.pop(name) for name in (TEACHER_IDS, "teacher_attention_mask", GROUPS))
+            spans = self.cross.spans(groups, inputs["input_ids"], ids)
+            inputs["crossed"] = Crossed(ids, spans, self.cross.on(ids.device), self.cross.way)
+            assert self.online is not None
+            inputs["online"] = self.online({"input_ids": ids, "attention_mask": mask})
+        elif self.online is not None:
             inputs["online"] = self.online(inputs)
-        inputs["weights"] = weights
+        inputs |= {"weights": weights, "step": self.state.global_step}
         parallelism = self.accelerator.parallelism_config
         if training and parallelism is not None and parallelism.sp_backend == "deepspeed" and parallelism.sp_enabled:
             loss, outputs = cast(
@@ -214,7 +169,7 @@ class DistillTrainer(SFTTrainer):
             loss = outputs.loss
             if num_items_in_batch is not None:
                 # of the whole batch: of all its parts, and with average_tokens_across_devices of all processes
-                total = weights.total(outputs.ce_sum, outputs.kl_sum)
+                total = weights.total(outputs)
                 loss = total / torch.as_tensor(num_items_in_batch, device=total.device).clamp(min=1)
                 if self.args.average_tokens_across_devices:
                     loss = loss * (self.accelerator.num_processes // self.get_tp_size())  # DDP and FSDP take the mean
@@ -222,21 +177,53 @@ class DistillTrainer(SFTTrainer):
         return (loss, outputs) if return_outputs else loss
 
     def _clip_grad_norm(self, model: Any) -> Tensor | None:
-        if self.clip is None:
-            return super()._clip_grad_norm(model)
+        found = super()._clip_grad_norm(model) if self.settings.clip is None else self.clip_groups(model)
+        if self.watch is not None:
+            assert found is not None
+            self.watch.end_of_step(float(found), self.accelerator)
+        return found
+
+    def clip_groups(self, model: Any) -> Tensor:
+        assert self.settings.clip
         self.accelerator.unscale_gradients()  # of float16; once a step, as torch asks
-        limits = limits_at(self.clip, self.args.max_grad_norm, self.state.global_step, self.state.max_steps)
+        limits = limits_at(self.settings.clip, self.args.max_grad_norm, self.state.global_step, self.state.max_steps)
         clipped = clip_gradients(grouped(model), limits)
         for group, norm in clipped.norms.items():  # the log has the means since the last one: of a 0 or 1, the rate
             self._metrics["train"][f"grad_norm/{group}"].append(norm)
             self._metrics["train"][f"clip_rate/{group}"].append(float(clipped.was_clipped[group]))
         return clipped.grad_norm
 
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """The projections of [train.hidden] in a file of their own: they are no part of the student."""
+        bare = self.accelerator.unwrap_model(self.model)
+        if getattr(base_of(bare), PROJECTIONS, None) is None:
+            super()._save(output_dir, state_dict)
+            return
+        state: dict[str, Any] = bare.state_dict() if state_dict is None else state_dict
+        projections = {name: value for name, value in state.items() if PROJECTIONS in name.split(".")}
+        super()._save(output_dir, {name: value for name, value in state.items() if name not in projections})
+        if self.args.should_save:
+            save_file(
+                {name.rpartition(f"{PROJECTIONS}.")[2]: value.contiguous() for name, value in projections.items()},
+                Path(output_dir or str(self.args.output_dir)) / PROJECTIONS_FILE,
+            )
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        path = Path(resume_from_checkpoint) / PROJECTIONS_FILE
+        if path.is_file():
+            getattr(base_of(model or self.model), PROJECTIONS).load_state_dict(load_file(path))
+
+    def _get_learning_rate(self) -> float:
+        """For the log: with what the controller has made of it."""
+        return super()._get_learning_rate() * (self.watch.rate_factor if self.watch else 1.0)
+
     def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> LRScheduler:
-        if self.restarts is None or self.lr_scheduler is not None:
+        restarts = self.settings.restarts
+        if restarts is None or self.lr_scheduler is not None:
             return super().create_scheduler(num_training_steps, optimizer)
-        starts = cycle_starts(self.restarts, num_training_steps, self.args.get_warmup_steps(num_training_steps))
-        share = functools.partial(share_of_peak_rate, self.restarts, starts)
+        starts = cycle_starts(restarts, num_training_steps, self.args.get_warmup_steps(num_training_steps))
+        share = functools.partial(share_of_peak_rate, restarts, starts)
         self.lr_scheduler = LambdaLR(optimizer or self.optimizer, share)  # type: ignore[arg-type]
         self._created_lr_scheduler = True
         return self.lr_scheduler
@@ -244,12 +231,14 @@ class DistillTrainer(SFTTrainer):
     def record(self, mode: str, outputs: LossOutput, weights: Weights, inputs: dict[str, Any]) -> None:
         names = ("nll_sum", "kl_sum", "n_tokens", "n_teacher_tokens", "teacher_mass_sum", "n_correct", "entropy_sum")
         read = inputs["attention_mask"].sum() if "attention_mask" in inputs else inputs["input_ids"].numel()
-        sums = torch.stack(
-            [*(outputs[name].detach().double() for name in names), torch.as_tensor(read).to(outputs.n_tokens)]
-        )
-        sums = self.accelerator.reduce(sums, "sum").tolist()  # type: ignore[union-attr]
-        nll, kl, n, n_teacher, mass, correct, entropy, tokens = sums
+        inside = [f"{name}_sum" for name in ("hidden", "attention") if getattr(self.settings, name) is not None]
+        found = [outputs[name].detach().double() for name in (*names, *inside)]
+        found.append(torch.as_tensor(read).to(outputs.n_tokens))
+        sums = self.accelerator.reduce(torch.stack(found), "sum").tolist()  # type: ignore[union-attr]
+        nll, kl, n, n_teacher, mass, correct, entropy, *inner, tokens = sums
         metrics = self._metrics[mode]
+        if self.watch is not None and mode == "train":
+            self.watch.add(nll, correct, n)
         metrics["ce"].append(nll / max(n, 1))
         metrics["entropy"].append(entropy / max(n, 1))
         metrics["mean_token_accuracy"].append(correct / max(n, 1))
@@ -259,12 +248,30 @@ class DistillTrainer(SFTTrainer):
             metrics["teacher_share"].append(n_teacher / max(n, 1))
             metrics["alpha"].append(weights.alpha)
             metrics["temperature"].append(weights.temperature)
+        for name in ("hidden", "attention"):
+            if getattr(self.settings, name) is not None:
+                metrics[name].append(inner.pop(0) / max(n, 1))
         if mode == "train":
             self._total_train_tokens += int(tokens) // self.get_tp_size()
         metrics["num_tokens"] = [self._total_train_tokens]
 
 
-def with_rows(collate: Callable[[list[dict[str, Any]]], dict[str, Any]], cache: TeacherCache) -> Any:
+def base_of(model: Any) -> Any:
+    """The model within PEFT's, or itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def teacher_side(inside: Inside) -> dict[str, Any]:
+    """What the teacher has to be read for."""
+    attention = inside.attention
+    return {
+        "states": tuple(theirs for _, theirs in inside.pairs.hidden),
+        "attention": tuple(theirs for _, theirs in inside.pairs.attention),
+        "max_maps": attention.max_tokens if attention and attention.loss == "maps" else 0,
+    }
+
+
+def with_rows(collate: Callable[[list[dict[str, Any]]], dict[str, Any]], cache: TeacherCache | SeveralTeachers) -> Any:
     """A collator that adds `teacher_ids` and `teacher_logprobs` `(B, L, K)` at the predictors, K the longest row here.
 
     Where the cache has them also `teacher_tails (B, L, T)`, for each of its temperatures.

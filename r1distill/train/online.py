@@ -6,7 +6,7 @@ tile by tile (trl.kernels.chunked_divergence): its logits are never whole either
 
 import functools
 import types
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,37 +15,55 @@ from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
 from trl.models.utils import prepare_deepspeed
 
 from r1distill.train.head import refuse_other_head, whole
+from r1distill.train.inner import Read, Reader
 
 BETA = {"forward": 0.0, "reverse": 1.0, "jensen_shannon": 0.5}
 READ = ("input_ids", "attention_mask", "position_ids", "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k")
 
 
-class OnlineTeacher:
-    """Gives hidden states `(B, L, H)` and the head `(V, H)` for the inputs of a batch.
+class Seen(NamedTuple):
+    """What a teacher gives for a batch: what was read in it, and the head `(V, H)` where its distributions are wanted."""
 
-    Raises UserError for a model whose logits are not these two multiplied.
+    read: Read
+    weight: Tensor | None
+
+
+class OnlineTeacher:
+    """Reads batches. `states` and `attention`: layers that are wanted besides the last hidden states, numbered from 1.
+
+    Raises UserError for a model whose logits are not hidden states and head multiplied, where its distributions are wanted.
     """
 
-    def __init__(self, model: PreTrainedModel, accelerator: Any) -> None:
-        refuse_other_head(model, "the teacher of train.kl.online")
-        give_hidden(model.requires_grad_(False).eval())
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        accelerator: Any,
+        *,
+        with_head: bool = True,
+        states: tuple[int, ...] = (),
+        attention: tuple[int, ...] = (),
+        max_maps: int = 0,
+    ) -> None:
+        if with_head:
+            refuse_other_head(model, "the teacher of train.kl.online")
+        reader = Reader(model.requires_grad_(False).eval(), list(states), list(attention), max_maps, "the teacher")
+        read_instead(model, reader, with_head)
         if accelerator.distributed_type == "DEEPSPEED":
             self.model: Any = prepare_deepspeed(model, accelerator)  # type: ignore[arg-type]
         else:
             self.model = accelerator.prepare_model(model, evaluation_mode=True)
 
     @torch.no_grad()
-    def __call__(self, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    def __call__(self, inputs: dict[str, Any]) -> Seen:
         return self.model(**{name: inputs[name] for name in READ if name in inputs})
 
 
-def give_hidden(model: Any) -> None:
-    """`model(...)` gives its last hidden states and the weight of its head, whole, in place of logits."""
+def read_instead(model: Any, reader: Reader, with_head: bool) -> None:
+    """`model(...)` gives a Seen, its head whole, in place of logits."""
 
     @functools.wraps(type(model).forward)
-    def forward(self: Any, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        hidden = self.base_model(*args, **kwargs, use_cache=False).last_hidden_state
-        return hidden, whole(self.get_output_embeddings().weight)
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Seen:
+        return Seen(reader(*args, **kwargs), whole(self.get_output_embeddings().weight) if with_head else None)
 
     model.forward = types.MethodType(forward, model)
 

@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, Pre
 from r1distill.models import resolve_model
 from r1distill.run import Run
 from r1distill.store import write_json
-from r1distill.train.distill import DistillTrainer
+from r1distill.train.distill import PROJECTIONS_FILE, DistillTrainer
 from r1distill.train.loading import load_model
 from r1distill.train_sections import Train
 
@@ -40,6 +40,7 @@ def save_student(run: Run, trainer: DistillTrainer, tokenizer: PreTrainedTokeniz
     trainer.save_model(str(temporary))  # gathers the shards of FSDP and DeepSpeed; every process takes part
     if not main:
         return
+    (temporary / PROJECTIONS_FILE).unlink(missing_ok=True)
     settings = run.recipe.train
     if settings.peft is not None and settings.merge_adapter:
         base = load_model(settings, quantized=False)

@@ -16,7 +16,15 @@ from r1distill.train.data import load_data
 from r1distill.train.describe import describe, show_example
 from r1distill.train.distill import DistillTrainer
 from r1distill.train.interruption import SaveOnTerminate
-from r1distill.train.loading import check_rows, load_model, load_online_teacher, load_tokenizer, open_cache
+from r1distill.train.loading import (
+    check_rows,
+    load_aligner,
+    load_cross,
+    load_model,
+    load_online_teacher,
+    load_tokenizer,
+    open_cache,
+)
 from r1distill.train.options import batch_of_packs, check_trackers, curriculum_of, peft_config, sft_config
 from r1distill.train.saving import last_whole_checkpoint, save_student
 
@@ -31,12 +39,13 @@ def train(run: Run) -> dict[str, Any]:
     main = arguments.process_index == 0
     tokenizer = load_tokenizer(settings)
     cache = open_cache(run, tokenizer) if settings.kl and not settings.kl.online else None
+    aligner = load_aligner(settings, tokenizer)
     with arguments.main_process_first():
         data = load_data(
             run.dataset, run.folder / "cache", tokenizer,
             prefill=run.recipe.generate.prefill, max_length=settings.max_length, overlong=settings.overlong,
-            processes=arguments.dataset_num_proc, teacher_cache=run.teacher_cache if cache else None,
-            curriculum=curriculum_of(settings, arguments) if settings.curriculum else None,
+            processes=arguments.dataset_num_proc, teacher_cache=first_cache(run) if cache else None,
+            curriculum=curriculum_of(settings, arguments) if settings.curriculum else None, aligner=aligner,
         )  # fmt: skip
     if main:
         show_example(tokenizer, data)
@@ -47,13 +56,12 @@ def train(run: Run) -> dict[str, Any]:
         arguments = sft_config(run, **changes)
     model = load_model(settings)
     check_rows(settings, model, tokenizer)
+    teacher = load_online_teacher(settings, tokenizer) if settings.online_teacher else None
     trainer = DistillTrainer(
-        kl=settings.kl,
-        label_smoothing=settings.label_smoothing,
-        clip=settings.clip,
-        restarts=settings.restarts,
+        settings=settings,
         cache=cache,
-        online_teacher=load_online_teacher(settings, tokenizer) if settings.kl and settings.kl.online else None,
+        online_teacher=teacher,
+        cross=load_cross(settings, aligner, model, teacher),
         model=model,
         args=arguments,
         train_dataset=data.train,
@@ -87,6 +95,12 @@ def train(run: Run) -> dict[str, Any]:
         "peak_memory_gib": round(peak / 2**30, 2),
         **({"curriculum": [asdict(share) for share in data.shares]} if data.shares else {}),
     }
+
+
+def first_cache(run: Run) -> Path:
+    """Whose rows are numbered in the dataset: the cache, or that of the first of several teachers."""
+    teachers = run.recipe.teachers
+    return run.teacher_cache / teachers[0].name if teachers else run.teacher_cache
 
 
 def peak_memory_bytes() -> int:

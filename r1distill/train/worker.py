@@ -13,12 +13,13 @@ from pathlib import Path
 from r1distill.console import console, library_output_to, say
 from r1distill.errors import UserError
 from r1distill.process import die_with_parent
+from r1distill.prune.stage import with_pruned
 from r1distill.run import open_run
 from r1distill.store import write_json
 
 
 def main() -> None:
-    run = open_run(Path(sys.argv[1]))
+    run = with_pruned(open_run(Path(sys.argv[1])))
     if len(sys.argv) > 2:
         die_with_parent(int(sys.argv[2]))
     rank = os.environ.get("RANK", "0")

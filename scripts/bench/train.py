@@ -30,7 +30,7 @@ from r1distill.models import resolve_model
 from r1distill.records import Trace
 from r1distill.train.distill import DistillTrainer
 from r1distill.train.teacher_cache import NO_ROW, CacheWriter, Teacher, TeacherCache
-from r1distill.train_sections import Kl
+from r1distill.train_sections import Kl, Train
 
 BATCH = 4
 LONGEST = 256
@@ -92,9 +92,11 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, float]:
             trainer: SFTTrainer = SFTTrainer(**shared)
         elif "KL" in name:
             cache = make_cache(Path(folder) / "cache", rows, options.k)
-            trainer = DistillTrainer(kl=Kl(alpha=0.5, temperature=2.0), cache=cache, **shared)
+            trainer = DistillTrainer(
+                settings=Train(student="made", kl=Kl(alpha=0.5, temperature=2.0)), cache=cache, **shared
+            )
         else:
-            trainer = DistillTrainer(**shared)
+            trainer = DistillTrainer(settings=Train(student="made"), **shared)
         trainer.train()
         tokens = [entry["num_tokens"] for entry in trainer.state.log_history if "num_tokens" in entry]
     return {

@@ -1,0 +1,101 @@
+"""Taking layers, feed-forward channels and attention heads out of a model, weights and config alike."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from r1distill.prune.importance import Importance, decoder_layers
+from r1distill.prune_section import Prune
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Places that stay, ascending: of the layers, and for each layer that there was of its channels and key-value heads."""
+
+    layers: list[int]
+    channels: list[list[int]]
+    heads: list[list[int]]
+
+
+def kept_of(importance: Importance, settings: Prune) -> Kept:
+    """What stays by the settings: the most important. All layers keep equally many channels and heads, as a config can say."""
+    n_layers, n_channels = importance.channels.shape
+    n_groups = importance.heads.shape[1]
+    wanted = n_channels - round(settings.ffn * n_channels)
+    channels = min(math.ceil(wanted / settings.ffn_multiple) * settings.ffn_multiple, n_channels)
+    groups = max(n_groups - round(settings.heads * n_groups), 1)
+    dropped = min(round(settings.depth * n_layers), n_layers - 1)
+    return Kept(
+        run_of_least(importance.layers, dropped)
+        if settings.contiguous
+        else best(importance.layers, n_layers - dropped),
+        [best(row, channels) for row in importance.channels],
+        [best(row, groups) for row in importance.heads],
+    )
+
+
+def best(scores: Tensor, count: int) -> list[int]:
+    """The places of the highest scores, in order; of equal ones the first."""
+    return sorted(scores.argsort(descending=True, stable=True)[:count].tolist())
+
+
+def run_of_least(scores: Tensor, count: int) -> list[int]:
+    """The places without those `count` that follow each other and together have the least; the last of equal ones."""
+    if not count:
+        return list(range(len(scores)))
+    sums = scores.unfold(0, count, 1).sum(1)
+    start = len(sums) - 1 - int(sums.flip(0).argmin())
+    return [place for place in range(len(scores)) if not start <= place < start + count]
+
+
+@torch.no_grad()
+def cut(model: Any, kept: Kept) -> None:
+    """Leave in the model what is kept; the config then says so. What keeps everything changes nothing."""
+    layers, config = decoder_layers(model), model.config
+    width, size = config.num_attention_heads // config.num_key_value_heads, head_size(config)
+    for layer, channels, groups in zip(layers, kept.channels, kept.heads, strict=True):
+        mlp, attention = layer.mlp, layer.self_attn
+        if len(channels) < config.intermediate_size:
+            for each in (mlp.gate_proj, mlp.up_proj):  # type: ignore[union-attr]
+                keep_rows(each, channels)  # type: ignore[arg-type]
+            keep_columns(mlp.down_proj, channels)  # type: ignore[arg-type, union-attr]
+        if len(groups) < config.num_key_value_heads:
+            of_keys = [group * size + place for group in groups for place in range(size)]
+            of_queries = [group * size * width + place for group in groups for place in range(size * width)]
+            keep_rows(attention.q_proj, of_queries)  # type: ignore[arg-type, union-attr]
+            for each in (attention.k_proj, attention.v_proj):  # type: ignore[union-attr]
+                keep_rows(each, of_keys)  # type: ignore[arg-type]
+            keep_columns(attention.o_proj, of_queries)  # type: ignore[arg-type, union-attr]
+    stay = nn.ModuleList([layers[place] for place in kept.layers])
+    for place, layer in enumerate(stay):
+        layer.self_attn.layer_idx = place  # type: ignore[union-attr]
+    model.base_model.layers = stay
+    config.num_hidden_layers = len(stay)
+    config.intermediate_size = len(kept.channels[0])
+    if len(kept.heads[0]) < config.num_key_value_heads:
+        config.head_dim = size  # without it that is hidden_size / heads
+        config.num_key_value_heads = len(kept.heads[0])
+        config.num_attention_heads = width * len(kept.heads[0])
+    if getattr(config, "layer_types", None):
+        config.layer_types = [config.layer_types[place] for place in kept.layers]
+
+
+def head_size(config: Any) -> int:
+    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+
+
+def keep_rows(linear: nn.Linear, rows: list[int]) -> None:
+    places = torch.tensor(rows, device=linear.weight.device)
+    linear.weight = nn.Parameter(linear.weight[places].clone())
+    if linear.bias is not None:
+        linear.bias = nn.Parameter(linear.bias[places].clone())
+    linear.out_features = len(rows)
+
+
+def keep_columns(linear: nn.Linear, columns: list[int]) -> None:
+    places = torch.tensor(columns, device=linear.weight.device)
+    linear.weight = nn.Parameter(linear.weight[:, places].clone())
+    linear.in_features = len(columns)

@@ -1,0 +1,1 @@
+"""The trained student in eight bits, as vLLM serves it."""

@@ -1,0 +1,170 @@
+"""Students that teach: the recipes of the links of a chain, and of the rounds on a student's own samples."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from r1distill.chain.command import chain
+from r1distill.chain.links import lineage_of, links_of, rounds_of, teacher_of_rounds
+from r1distill.errors import UserError
+from r1distill.pipeline import MADE_BY, STAGES, inputs_of, names_of_run, predecessor, statuses
+from r1distill.recipe import Recipe
+from r1distill.run import Run
+from r1distill.store import write_json
+
+
+def recipe_in(folder: Path, **tables: Any) -> Recipe:
+    return Recipe.model_validate(
+        {
+            "run_dir": str(folder / "run"), "seed": 3, "problems": {"path": "reasoning_gym:chain_sum", "limit": 40},
+            "teacher": {"backend": "server", "model": "deepseek-ai/DeepSeek-R1", "urls": ["http://127.0.0.1:1/v1"]},
+            "train": {"student": "org/student", "args": {"learning_rate": 1e-4, "num_train_epochs": 2}},
+            "eval": {"tasks": ["gsm8k"], "engine": {"max_model_len": 512}},
+            "chain": [
+                {"name": "assistant", "student": "org/large"},
+                {"name": "small", "student": "org/small", "set": {"train": {"max_length": 4096}, "generate": {"samples": 2}}},
+            ],
+            **tables,
+        }
+    )  # fmt: skip
+
+
+def finish(run: Run, stage: str, at: str) -> None:
+    write_json(run.record_path(stage), {"status": "done", "finished_at": at, "inputs": {}, "upstream": None})
+
+
+def test_the_student_of_a_link_is_the_teacher_of_the_next(tmp_path: Path) -> None:
+    recipe = recipe_in(tmp_path)
+    assistant, small = links_of(recipe)
+    assert assistant.recipe.teacher == recipe.teacher
+    assert (assistant.recipe.train.student, small.recipe.train.student) == ("org/large", "org/small")
+    assert small.recipe.teacher.model == str(assistant.student)
+    assert small.recipe.teacher.backend == "vllm"
+    assert small.recipe.teacher.engine == {"max_model_len": 512}
+    assert [each.folder for each in (assistant, small)] == [
+        tmp_path / "run/chain/assistant",
+        tmp_path / "run/chain/small",
+    ]
+    assert (assistant.recipe.train.max_length, small.recipe.train.max_length) == (32768, 4096)
+    assert small.recipe.generate.samples == 2
+    assert small.recipe.problems == recipe.problems
+    assert not small.recipe.chain
+    assert lineage_of([assistant, small]) == [
+        {"run": "assistant", "student": "org/large", "teacher": "deepseek-ai/DeepSeek-R1"},
+        {"run": "small", "student": "org/small", "teacher": str(assistant.student)},
+    ]
+
+
+def test_an_assistant_that_was_trained_again_is_sampled_anew(tmp_path: Path) -> None:
+    recipe = recipe_in(tmp_path, problems={"path": "prompts/quickstart/train.jsonl"})
+    found = []
+    for at in ("2026-01-01T00:00:00+00:00", "2026-01-02T00:00:00+00:00"):
+        finish(links_of(recipe)[0], "train", at)
+        found.append(inputs_of(STAGES[0], links_of(recipe)[1].recipe))
+    assert found[0]["teacher.revision"] != found[1]["teacher.revision"]
+    assert {key for key in found[0] if found[0][key] != found[1][key]} == {"teacher.revision"}
+
+
+def test_chains_that_are_none_are_errors(tmp_path: Path) -> None:
+    twice = [{"name": "a", "student": "org/a"}, {"name": "a", "student": "org/b"}]
+    with pytest.raises(UserError, match=r'"a" is there twice'):
+        links_of(recipe_in(tmp_path, chain=twice))
+    with pytest.raises(UserError, match=r"\[\[chain\]\] a: unknown key train.epochs"):
+        links_of(recipe_in(tmp_path, chain=[{"name": "a", "student": "org/a", "set": {"train": {"epochs": 3}}}]))
+    with pytest.raises(UserError, match=r"\[\[chain\]\] is empty"):
+        chain(Run(recipe_in(tmp_path, chain=[])), dry_run=False, redo=False)
+    with pytest.raises(ValidationError, match="pattern"):
+        recipe_in(tmp_path, chain=[{"name": "../a", "student": "org/a"}])
+    with pytest.raises(ValidationError, match=r"train.merge_adapter = false"):
+        recipe_in(tmp_path, train={"student": "s", "peft": {"r": 8}, "merge_adapter": False})
+
+
+def test_a_dry_run_shows_every_link_and_makes_nothing(tmp_path: Path, capsys) -> None:
+    recipe = recipe_in(tmp_path, problems={"path": "prompts/quickstart/train.jsonl"})
+    chain(Run(recipe), dry_run=True, redo=False)
+    shown = capsys.readouterr().out
+    assert "assistant: deepseek-ai/DeepSeek-R1 → org/large" in shown
+    assert "org/small" in shown
+    assert not (tmp_path / "run").exists()
+
+
+# ---------------------------------------------------------------- on its own samples
+
+
+def on_policy(folder: Path, **tables: Any) -> Recipe:
+    settings = {"teacher": "org/teacher", "rounds": 3, "samples": 2, "limit": 10, "args": {"learning_rate": 1e-6}}
+    return recipe_in(folder, **{"chain": [], "on_policy": settings, **tables})
+
+
+def test_every_round_samples_the_last_student_and_learns_from_the_teacher_alone(tmp_path: Path) -> None:
+    run = Run(on_policy(tmp_path))
+    finish(run, "train", "2026-01-01T00:00:00+00:00")
+    rounds = rounds_of(run)
+    assert [each.folder.name for each in rounds] == ["round-1", "round-2", "round-3"]
+    students = [str(run.student), *(str(each.student) for each in rounds)]
+    for place, each in enumerate(rounds):
+        recipe = each.recipe
+        assert recipe.teacher.model == recipe.train.student == students[place]
+        assert (recipe.generate.temperature, recipe.generate.top_p, recipe.generate.samples) == (1.0, 1.0, 2)
+        assert recipe.problems.limit == 10
+        assert not recipe.filter.require_correct
+        kl = recipe.train.kl
+        assert kl is not None
+        assert (kl.alpha, kl.divergence, kl.online) == (0.0, "reverse", "org/teacher")
+        assert recipe.train.args == {"learning_rate": 1e-6, "num_train_epochs": 2}
+        assert recipe.seed == 4 + place
+    assert rounds[0].recipe.teacher.revision == "2026-01-01T00:00:00+00:00"
+
+
+def test_what_was_a_technique_of_the_first_training_is_not_one_of_the_rounds(tmp_path: Path) -> None:
+    train = {
+        "student": "s", "hidden": {"teacher": "org/t"}, "curriculum": {}, "label_smoothing": 0.1,
+        "kl": {"online": "org/t", "alpha": 0.5},
+    }  # fmt: skip
+    settings = {"rounds": 1}
+    recipe = on_policy(tmp_path, train=train, on_policy=settings)
+    [first] = rounds_of(Run(recipe))
+    assert first.recipe.train.hidden is first.recipe.train.curriculum is None
+    assert first.recipe.train.label_smoothing == 0
+    assert teacher_of_rounds(recipe) == "org/t"
+
+
+def test_a_teacher_behind_a_url_cannot_be_in_the_training(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"the one of \[teacher\] is behind a URL; name one in on_policy.teacher"):
+        teacher_of_rounds(on_policy(tmp_path, on_policy={}))
+    local = on_policy(tmp_path, on_policy={}, teacher={"model": "org/teacher"})
+    assert teacher_of_rounds(local) == "org/teacher"
+
+
+def test_stages_follow_each_other_as_the_recipe_has_them(tmp_path: Path) -> None:
+    plain = on_policy(tmp_path, on_policy=None)
+    assert names_of_run(plain) == ["generate", "verify", "filter", "train", "eval"]
+    whole = on_policy(tmp_path, prune={"depth": 0.5}, quantize={}, eval={"tasks": ["gsm8k"], "models": ["quantized"]})
+    assert names_of_run(whole) == ["generate", "verify", "filter", "prune", "train", "on_policy", "quantize", "eval"]
+    after = {stage.name: predecessor(stage, whole) for stage in STAGES}
+    assert (after["train"], after["on_policy"], after["quantize"], after["eval"]) == (
+        "prune",
+        "train",
+        "on_policy",
+        "quantize",
+    )
+    cached = on_policy(
+        tmp_path,
+        prune={"depth": 0.5},
+        cache={"source": "transformers"},
+        train={"student": "s", "kl": {}},
+        on_policy=None,
+    )
+    after = {stage.name: predecessor(stage, cached) for stage in STAGES}
+    assert (after["prune"], after["train"], after["eval"]) == ("cache", "prune", "train")
+    assert set(MADE_BY.values()) < {stage.name for stage in STAGES}
+    fresh = Run(on_policy(tmp_path, problems={"path": "prompts/quickstart/train.jsonl"}))
+    assert {status.state for status in statuses(fresh)} == {"to do"}
+
+
+def test_models_that_no_stage_makes_are_errors(tmp_path: Path) -> None:
+    for role in ("on_policy", "quantized"):
+        with pytest.raises(ValidationError, match=rf'eval.models has "{role}", and there is no'):
+            recipe_in(tmp_path, eval={"tasks": ["gsm8k"], "models": [role]})

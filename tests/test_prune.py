@@ -1,0 +1,242 @@
+"""Taking layers, channels and heads out of a model."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from test_train import make_run
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from r1distill.errors import UserError
+from r1distill.prune.cut import Kept, cut, kept_of
+from r1distill.prune.importance import Importance, importance_of
+from r1distill.prune.stage import prune_stage, with_pruned
+from r1distill.prune.student import sequences
+from r1distill.prune_section import Prune
+from r1distill.run import Clock, Run
+from r1distill.store import read_json
+from r1distill.train.loading import load_model, load_tokenizer
+
+SHAPE: dict[str, Any] = {
+    "vocab_size": 40, "hidden_size": 24, "intermediate_size": 20, "num_hidden_layers": 4, "num_attention_heads": 6,
+    "num_key_value_heads": 3, "max_position_embeddings": 64,
+}  # fmt: skip
+SEQUENCES = [torch.arange(3, 15), torch.arange(20, 28)]
+
+
+def made(kind: str = "llama", **changes: Any) -> Any:
+    torch.manual_seed(0)
+    shape = {**SHAPE, **changes}
+    if kind == "qwen2":
+        return Qwen2ForCausalLM(Qwen2Config(**shape)).eval()
+    if kind == "qwen3":
+        return Qwen3ForCausalLM(Qwen3Config(**shape, head_dim=8)).eval()
+    return LlamaForCausalLM(LlamaConfig(**shape)).eval()
+
+
+def logits(model: Any) -> torch.Tensor:
+    with torch.inference_mode():
+        return model(input_ids=SEQUENCES[0][None]).logits
+
+
+def everything(model: Any) -> Kept:
+    config = model.config
+    return Kept(
+        list(range(config.num_hidden_layers)), [list(range(config.intermediate_size))] * config.num_hidden_layers,
+        [list(range(config.num_key_value_heads))] * config.num_hidden_layers,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3"])
+def test_keeping_everything_is_the_identity(kind: str) -> None:
+    model = made(kind)
+    before, config = logits(model), model.config.to_dict()
+    cut(model, everything(model))
+    assert torch.equal(logits(model), before)
+    assert model.config.to_dict() == config
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3"])
+def test_what_does_nothing_can_be_taken_out_and_the_model_says_the_same(tmp_path: Path, kind: str) -> None:
+    """A layer whose outputs are 0, channels and heads that nothing is read of."""
+    model = made(kind)
+    size = getattr(model.config, "head_dim", None) or 4
+    with torch.no_grad():
+        idle = model.model.layers[2]
+        idle.self_attn.o_proj.weight.zero_()
+        idle.mlp.down_proj.weight.zero_()
+        for layer in model.model.layers:
+            layer.mlp.down_proj.weight[:, [1, 5, 19]] = 0
+            layer.self_attn.o_proj.weight[:, 2 * size : 4 * size] = 0  # both query heads of key-value head 1
+    before = logits(model)
+    channels = [place for place in range(20) if place not in (1, 5, 19)]
+    cut(model, Kept([0, 1, 3], [channels] * 4, [[0, 2]] * 4))
+    torch.testing.assert_close(logits(model), before)
+    model.save_pretrained(tmp_path)
+    again: Any = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    torch.testing.assert_close(logits(again), before)
+    config = again.config
+    assert (config.num_hidden_layers, config.intermediate_size) == (3, 17)
+    assert (config.num_attention_heads, config.num_key_value_heads) == (4, 2)
+    assert [layer.self_attn.layer_idx for layer in again.model.layers] == [0, 1, 2]
+    ids = SEQUENCES[0][None]
+    whole = again.generate(ids, max_new_tokens=5, do_sample=False, pad_token_id=0)  # with a cache by layers
+    with torch.inference_mode():
+        for place in range(len(SEQUENCES[0]), whole.shape[1]):
+            assert again(whole[:, :place]).logits[0, -1].argmax() == whole[0, place]
+
+
+def test_importance_is_as_by_hand() -> None:
+    model = made()
+    found = {score: importance_of(model, SEQUENCES, score) for score in ("l1", "l2")}
+    layers, channels, heads, n = torch.zeros(4), torch.zeros(4, 20), torch.zeros(4, 3), 0
+    absolute = torch.zeros(4, 20)
+    with torch.inference_mode():
+        for sequence in SEQUENCES:
+            n += len(sequence)
+            states = model.model(sequence[None], output_hidden_states=True).hidden_states
+            kept: dict[str, torch.Tensor] = {}
+            for place, layer in enumerate(model.model.layers):
+                hooks = [
+                    layer.mlp.down_proj.register_forward_pre_hook(lambda m, a, kept=kept: kept.update(mlp=a[0][0])),
+                    layer.self_attn.o_proj.register_forward_pre_hook(
+                        lambda m, a, kept=kept: kept.update(heads=a[0][0])
+                    ),
+                    layer.register_forward_hook(lambda m, a, out, kept=kept: kept.update(out=out)),
+                ]
+                model.model(sequence[None])
+                for hook in hooks:
+                    hook.remove()
+                after = kept["out"][0] if kept["out"].ndim == 3 else kept["out"]
+                for token in range(len(sequence)):
+                    layers[place] += 1 - torch.cosine_similarity(states[place][0, token], after[token], dim=0)
+                    channels[place] += kept["mlp"][token] ** 2
+                    absolute[place] += kept["mlp"][token].abs()
+                    for group in range(3):
+                        for head in (2 * group, 2 * group + 1):
+                            heads[place, group] += (kept["heads"][token, 4 * head : 4 * head + 4] ** 2).sum() / 2
+    torch.testing.assert_close(found["l2"].layers.float(), layers / n, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(found["l2"].channels.float(), (channels / n).sqrt(), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(found["l1"].channels.float(), absolute / n, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(found["l2"].heads.float(), (heads / n).sqrt(), rtol=1e-4, atol=1e-6)
+
+
+def importance(layers: list[float]) -> Importance:
+    draw = torch.Generator().manual_seed(1)
+    n = len(layers)
+    return Importance(torch.tensor(layers), torch.rand(n, 20, generator=draw), torch.rand(n, 4, generator=draw))
+
+
+def test_the_least_important_go() -> None:
+    found = importance([0.9, 0.1, 0.5, 0.2])
+    kept = kept_of(found, Prune(depth=0.5, ffn=0.25, heads=0.5))
+    assert kept.layers == [0, 2]
+    for place in range(4):
+        for row, stay in ((found.channels[place], kept.channels[place]), (found.heads[place], kept.heads[place])):
+            gone = [n for n in range(len(row)) if n not in stay]
+            assert stay == sorted(stay)
+            assert min(row[stay]) >= max(row[gone])
+    assert {len(each) for each in kept.channels} == {15}
+    assert {len(each) for each in kept.heads} == {2}
+
+
+def test_layers_that_follow_each_other_go_where_they_together_are_least() -> None:
+    kept = kept_of(importance([0.1, 0.9, 0.3, 0.2, 0.3, 0.9, 0.1, 0.9]), Prune(depth=3 / 8, contiguous=True))
+    assert kept.layers == [0, 1, 5, 6, 7]
+
+
+@given(st.floats(0, 0.99), st.floats(0, 0.99), st.floats(0, 0.99), st.sampled_from([1, 4, 16]), st.booleans())
+def test_something_always_stays_and_channels_come_in_multiples(depth, ffn, heads, multiple, contiguous) -> None:
+    settings = Prune.model_construct(
+        depth=depth,
+        ffn=ffn,
+        heads=heads,
+        score="l2",
+        ffn_multiple=multiple,
+        contiguous=contiguous,
+        examples=1,
+        max_tokens=8,
+    )
+    kept = kept_of(importance([0.4, 0.1, 0.3, 0.2, 0.6]), settings)
+    assert 1 <= len(kept.layers) == max(5 - round(depth * 5), 1)
+    assert len(kept.channels[0]) in {multiple * n for n in range(21)} | {20}
+    assert len(kept.heads[0]) >= 1
+    if multiple == 1:
+        assert abs(len(kept.channels[0]) - 20 * (1 - ffn)) <= 0.5 + 1e-9
+
+
+def test_another_architecture_is_refused() -> None:
+    model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=40))
+    with pytest.raises(UserError, match=r"\[prune\]: gpt2 is not made of the layers that r1distill can cut"):
+        importance_of(model, SEQUENCES, "l2")
+
+
+def test_nothing_to_measure_by_is_an_error() -> None:
+    with pytest.raises(UserError, match="no traces in the dataset"):
+        importance_of(made(), [], "l2")
+
+
+# ---------------------------------------------------------------- the stage
+
+
+def test_the_pruned_student_is_a_model_of_its_own_that_training_starts_from(
+    tmp_path: Path, tiny_teacher: Path, capsys
+) -> None:
+    run = make_run(tmp_path / "run", tiny_teacher)
+    run = Run(run.recipe.model_copy(update={"prune": Prune(depth=0.5, ffn=0.25, examples=8)}))
+    counts = prune_stage(run, Clock(run, "prune"))
+    assert (counts["layers"], counts["channels"], counts["heads"]) == (1, 192, 2)
+    assert counts["parameters"] < counts["parameters_before"]
+    assert "layers, 192 channels, 2 heads" in capsys.readouterr().out
+    train = with_pruned(run).recipe.train
+    assert (train.student, train.revision) == (str(tmp_path / "run" / "pruned"), None)
+    assert with_pruned(make_run(tmp_path / "other", tiny_teacher)).recipe.train.student == str(tiny_teacher)
+    model, tokenizer = load_model(train), load_tokenizer(train)
+    assert model.config.num_hidden_layers == 1
+    assert tokenizer.chat_template
+    report = read_json(tmp_path / "run" / "pruned" / "pruning.json")
+    assert report["student"] == str(tiny_teacher)
+    kept = report["kept"]["layers"]
+    assert report["importance"]["layers"][kept[0]] == max(report["importance"]["layers"])
+    assert counts["dropped_layers"] == [1 - kept[0]]
+    whole = dict(AutoModelForCausalLM.from_pretrained(tiny_teacher).named_parameters())
+    found = dict(model.named_parameters())
+    channels = report["kept"]["channels"][kept[0]]
+    expected = whole[f"model.layers.{kept[0]}.mlp.gate_proj.weight"][channels]
+    torch.testing.assert_close(found["model.layers.0.mlp.gate_proj.weight"], expected)
+
+
+def test_measuring_reads_as_many_examples_as_asked_spread_over_the_set(tmp_path: Path, tiny_teacher: Path) -> None:
+    run = make_run(tmp_path / "run", tiny_teacher, repeat=5)
+    for examples, expected in ((4, [0, 10, 20, 30]), (100, list(range(40)))):
+        run = Run(run.recipe.model_copy(update={"prune": Prune(depth=0.5, examples=examples, max_tokens=9)}))
+        found = list(sequences(run, load_tokenizer(run.recipe.train), "<think>\n"))
+        assert len(found) == len(expected)
+        assert {len(each) for each in found} == {9}
+
+
+def test_a_run_without_a_dataset_is_told_what_to_do(tmp_path: Path, tiny_teacher: Path) -> None:
+    run = make_run(tmp_path / "run", tiny_teacher)
+    (run.dataset / "train.parquet").unlink()
+    run = Run(run.recipe.model_copy(update={"prune": Prune(depth=0.5)}))
+    with pytest.raises(UserError, match=r"measures the student on it; run `r1distill filter` first"):
+        prune_stage(run, Clock(run, "prune"))
+
+
+def test_nothing_to_take_out_is_an_error() -> None:
+    with pytest.raises(ValidationError, match="depth, ffn and heads are all 0"):
+        Prune()
