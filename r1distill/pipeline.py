@@ -91,7 +91,7 @@ STAGES = (
         ("decisions.parquet", "funnel.json", "dataset"),
     ),
     Stage("cache", cache_stage, "filter", ("cache",), (), ("teacher_cache",)),
-    # the student that is cut is a key of [train], and no other key of it changes what is cut
+    # the student that is cut, and how the traces are read that it is measured on, are keys of [train]
     Stage("prune", prune_stage, "filter", ("prune",), (PRUNED,)),
     Stage("train", train_stage, "filter", ("train",), ("student",)),
     Stage("on_policy", on_policy, "train", ("on_policy",), ("on_policy",)),
@@ -162,9 +162,18 @@ def inputs_of(stage: Stage, recipe: Recipe) -> dict[str, Any]:
         for name, each in (recipes_of(recipe) or {"": recipe}).items():
             which = f"cache.{name}" if name else "cache"
             flatten(which, {**manifest_of(each), "tokenizer": scorer_of(each).tokenizer}, flat)
-    if stage.name == "prune":
+    if stage.name == "prune" and recipe.prune:
         train = recipe.train
-        flat |= {"train.student": train.student, "train.revision": train.revision, "train.dtype": train.dtype}
+        read = (
+            "student",
+            "revision",
+            "dtype",
+            "tokenizer",
+            "chat_template",
+            "rope_parameters",
+            "max_position_embeddings",
+        )
+        flatten("train", train.model_dump(include=set(read)), flat)
     if stage.name == "train" and recipe.train.kl and not recipe.train.kl.online:
         flat["train.kl.source"] = recipe.cache.source
         for teacher in recipe.teachers:

@@ -5,7 +5,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
@@ -54,11 +53,9 @@ def sequences(run: Run, tokenizer: Any, prefill: str) -> Iterator[Tensor]:
     path = run.dataset / "train.parquet"
     if not path.is_file():
         raise UserError(f"{path}: not there, and [prune] measures the student on it; run `r1distill filter` first")
-    with opened(path, remade_by("filter")) as parquet:
-        n_rows = parquet.metadata.num_rows
-    wanted = {n * n_rows // settings.examples for n in range(settings.examples)} if n_rows else set()
     place = 0
-    with pq.ParquetFile(path) as parquet:
+    with opened(path, remade_by("filter")) as parquet:
+        wanted = {n * parquet.metadata.num_rows // settings.examples for n in range(settings.examples)}
         for batch in parquet.iter_batches(columns=["prompt", "completion"]):
             for row in batch.to_pylist():
                 if place in wanted:

@@ -27,10 +27,6 @@ class Group:
     teacher_first: int
     teacher_last: int
 
-    @property
-    def is_pair(self) -> bool:
-        return self.first == self.last and self.teacher_first == self.teacher_last
-
 
 def groups_of(student: Sequence[bytes], teacher: Sequence[bytes]) -> list[Group]:
     """The finest division of both at common boundaries, in order: every token is in one group, however long it has to be.
