@@ -143,7 +143,6 @@ def plan_cache(recipe: Recipe) -> list[str]:
     if settings.source == "generation":
         kept = "are kept while sampling" if recipe.generate.keep_distributions else "are not kept"
         return [f"distributions of the teacher {kept} (generate.keep_distributions)"]
-    scorer = scorer_of(recipe)
     if settings.source == "vllm":
         engine = f"vLLM in this process{options(engine_of(recipe))}, top {settings.k} logprobs"
     else:
@@ -151,8 +150,11 @@ def plan_cache(recipe: Recipe) -> list[str]:
         engine = (
             f"transformers{options(settings.model_args)}, top {settings.k} of whole distributions, at temperature {at}"
         )
+    scorers = [f"{each.model} ({each.name}, weight {each.weight:g})" for each in recipe.teachers] or [
+        scorer_of(recipe).model
+    ]
     return [
-        f"teacher   {scorer.model}: {engine}, {settings.dtype}",
+        *(f"teacher   {scorer}: {engine}, {settings.dtype}" for scorer in scorers),
         f"scores    the kept traces, logits of {settings.batch_tokens:,} tokens at once",
     ]
 
@@ -178,7 +180,7 @@ def plan_prune(recipe: Recipe) -> list[str]:
     if settings is None:
         return []
     shares = {"layers": settings.depth, "feed-forward channels": settings.ffn, "heads": settings.heads}
-    taken = ", ".join(f"{share:.0%} of the {what}" for what, share in shares.items() if share)
+    taken = ", ".join(f"{share:.0%} of the {what}" for what, share in shares.items() if share) or "anything taken out"
     return [f"student   {recipe.train.student} without {taken}, the least important for {settings.examples} traces"]
 
 

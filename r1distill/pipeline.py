@@ -28,13 +28,12 @@ from r1distill.models import check_model_name
 from r1distill.problems import files_of, local_path
 from r1distill.procedural import is_procedural, procedural_version
 from r1distill.prompting import load_prompt
-from r1distill.prune.stage import FOLDER as PRUNED
 from r1distill.prune.stage import prune_stage
-from r1distill.quantize.stage import FOLDER as QUANTIZED
 from r1distill.quantize.stage import quantize_stage
 from r1distill.recipe import Recipe, refuse_missing
 from r1distill.resources import find_file
 from r1distill.run import Clock, Run
+from r1distill.sections import MADE_BY
 from r1distill.store import file_sha256, write_json
 from r1distill.traces_stage import decisive, generate_stage, verdicts_stage
 from r1distill.train.stage import train_stage
@@ -59,8 +58,6 @@ def on_policy(run: Run, clock: Clock) -> dict[str, Any]:
     return importlib.import_module("r1distill.chain.command").on_policy_stage(run, clock)
 
 
-# whom eval scores, and the stage that makes it; each is made of the one before
-MADE_BY = {"student": "train", "on_policy": "on_policy", "quantized": "quantize"}
 KEPT_WHILE_SAMPLING = "teacher_cache"
 
 STAGES = (
@@ -92,10 +89,10 @@ STAGES = (
     ),
     Stage("cache", cache_stage, "filter", ("cache",), (), ("teacher_cache",)),
     # the student that is cut, and how the traces are read that it is measured on, are keys of [train]
-    Stage("prune", prune_stage, "filter", ("prune",), (PRUNED,)),
+    Stage("prune", prune_stage, "filter", ("prune",), ("pruned",)),
     Stage("train", train_stage, "filter", ("train",), ("student",)),
     Stage("on_policy", on_policy, "train", ("on_policy",), ("on_policy",)),
-    Stage("quantize", quantize_stage, "train", ("quantize",), (QUANTIZED,)),
+    Stage("quantize", quantize_stage, "train", ("quantize",), ("quantized",)),
     # the journals of eval stay: a sample's identity has the model and the training that made it in it
     Stage("eval", eval_stage, "train", ("eval",), ()),
 )

@@ -1,8 +1,9 @@
 """[prune]: what is taken out of the student before it is taught."""
 
+import math
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from r1distill.section import Section
 
@@ -30,10 +31,11 @@ class Prune(Section):
     max_tokens: int = Field(default=2048, ge=8)
     """Of each of them."""
 
-    @model_validator(mode="after")
-    def takes_something(self) -> "Prune":
-        if not (self.depth or self.ffn or self.heads):
-            raise ValueError(
-                "depth, ffn and heads are all 0, so that nothing is taken out; raise one, or take [prune] out"
-            )
-        return self
+    def sizes(self, layers: int, channels: int, groups: int) -> tuple[int, int, int]:
+        """How many stay of the layers, and in each of the feed-forward channels and key-value heads; at least one."""
+        wanted = channels - round(self.ffn * channels)
+        return (
+            max(layers - round(self.depth * layers), 1),
+            min(math.ceil(wanted / self.ffn_multiple) * self.ffn_multiple, channels),
+            max(groups - round(self.heads * groups), 1),
+        )

@@ -19,7 +19,7 @@ from r1distill.prune_section import Prune
 from r1distill.quantize_sections import Quantize
 from r1distill.resources import SHIPPED, shipped_names
 from r1distill.section import Section
-from r1distill.sections import Cache, Eval, Filter, Generate, Problems, Serve, Teacher, Verify
+from r1distill.sections import MADE_BY, Cache, Eval, Filter, Generate, Problems, Serve, Teacher, Verify
 from r1distill.teachers_section import ScoringTeacher
 from r1distill.traces_section import Traces
 from r1distill.train.schedules import all_values
@@ -128,7 +128,7 @@ class Recipe(Section):
                 "[on_policy], [[chain]] and [quantize] with train.merge_adapter = false: an adapter alone neither teaches nor is "
                 "trained on or rounded; set it to true"
             )
-        for role, section in (("on_policy", "on_policy"), ("quantized", "quantize")):
+        for role, section in MADE_BY.items():
             if role in self.eval.models and getattr(self, section) is None:
                 raise ValueError(f'eval.models has "{role}", and there is no [{section}]; add it, or take the name out')
         return self

@@ -89,9 +89,13 @@ class Run:
     def dataset(self) -> Path:
         return self.folder / "dataset"
 
+    def model(self, role: str) -> Path:
+        """The folder of a model that a stage makes: `pruned`, `student`, `on_policy` or `quantized`."""
+        return self.folder / ("on_policy/student" if role == "on_policy" else role)
+
     @property
     def student(self) -> Path:
-        return self.folder / "student"
+        return self.model("student")
 
     @property
     def evaluation(self) -> Path:

@@ -320,7 +320,9 @@ class Candidate(Section):
         return self
 
 
-ROLES = ("base", "teacher", "student", "on_policy", "quantized")
+# models that a run makes, each of the one before, and the stage that does
+MADE_BY = {"pruned": "prune", "student": "train", "on_policy": "on_policy", "quantized": "quantize"}
+ROLES = ("base", "teacher", *MADE_BY)
 
 
 class Eval(Section):
@@ -329,7 +331,8 @@ class Eval(Section):
     tasks: list[str] = []
     """Names of eval/*.toml, or paths of your own."""
     models: list[str] = Field(default=["base", "student"], min_length=1)
-    """Whom to score: `base` (untrained), `teacher`, `student`, `on_policy`, `quantized`, a candidate, folder or Hub id."""
+    """Whom to score: `base` (untrained), `teacher`, `pruned` (untrained too), `student`, `on_policy`, `quantized`, a candidate,
+    folder or Hub id."""
     candidates: dict[str, Candidate] = {}
     """Other models by a name of yours."""
     protocol: str | None = Field(default=None, min_length=1)

@@ -9,9 +9,10 @@ from pydantic import ValidationError
 from r1distill.chain.command import chain
 from r1distill.chain.links import lineage_of, links_of, rounds_of, teacher_of_rounds
 from r1distill.errors import UserError
-from r1distill.pipeline import MADE_BY, STAGES, inputs_of, names_of_run, predecessor, statuses
+from r1distill.pipeline import STAGES, inputs_of, names_of_run, predecessor, statuses
 from r1distill.recipe import Recipe
 from r1distill.run import Run
+from r1distill.sections import MADE_BY
 from r1distill.store import write_json
 
 
@@ -165,6 +166,6 @@ def test_stages_follow_each_other_as_the_recipe_has_them(tmp_path: Path) -> None
 
 
 def test_models_that_no_stage_makes_are_errors(tmp_path: Path) -> None:
-    for role in ("on_policy", "quantized"):
+    for role in ("pruned", "on_policy", "quantized"):
         with pytest.raises(ValidationError, match=rf'eval.models has "{role}", and there is no'):
             recipe_in(tmp_path, eval={"tasks": ["gsm8k"], "models": [role]})

@@ -161,15 +161,34 @@ def test_what_makes_a_step_larger_makes_its_memory_larger() -> None:
     )
 
 
+def test_a_pruned_student_is_planned_as_what_is_left_and_each_teacher_scores() -> None:
+    whole = plan_of("qwen2.5-14b", None).student
+    left = plan_of("qwen2.5-14b", None, "prune.depth=0.25", "prune.ffn=0.5", "prune.heads=0.25").student
+    config = known_models()[whole.name]["config"]
+    assert (left.layers, left.intermediate) == (36, config["intermediate_size"] // 2)
+    assert (left.key_value_heads, left.heads) == (6, 30)
+    pruned = config | {
+        "num_hidden_layers": 36, "intermediate_size": left.intermediate, "num_key_value_heads": 6, "head_dim": 128,
+        "num_attention_heads": 30,
+    }  # fmt: skip
+    assert left.parameters == sum(each.numel() for each in model_of(pruned, "meta").parameters())
+    teachers = '[{name="a", model="Qwen/Qwen2.5-32B"}, {name="b", model="Qwen/Qwen2.5-14B"}]'
+    both = plan_of("qwen2.5-14b-kl", None, f"teachers={teachers}", "cache.source='vllm'")
+    assert [stage.what.split()[0] for stage in both.stages if stage.stage == "cache"] == [
+        "Qwen/Qwen2.5-32B", "Qwen/Qwen2.5-14B",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_shipped_recipe_fits_on_the_machine_that_its_header_names(name: str) -> None:
     text = (ROOT / "scripts" / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
     named = re.search(r"Training: ((?:\d+x)?\d+x\w+(?:-\d+)?)", text)
-    assert named or name == "quickstart"
+    small = name.startswith("quickstart")
+    assert named or small
     plan = plan_of(name, named[1] if named else "cpu")
     assert plan.own.fits, as_json(plan)["layout"]
     assert plan.closest is plan.own
-    assert name == "quickstart" or plan.step.sequences == 64
+    assert small or plan.step.sequences == 64
     processes = plan_of(name, None).machine.processes if named else 1
     assert processes == plan.machine.processes  # so many does [train.launch] say
     assert [stage.stage for stage in plan.stages if stage.tokens <= 0] == []

@@ -7,7 +7,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
 from test_train import make_run
 from transformers import (
     AutoModelForCausalLM,
@@ -237,6 +236,11 @@ def test_a_run_without_a_dataset_is_told_what_to_do(tmp_path: Path, tiny_teacher
         prune_stage(run, Clock(run, "prune"))
 
 
-def test_nothing_to_take_out_is_an_error() -> None:
-    with pytest.raises(ValidationError, match="depth, ffn and heads are all 0"):
-        Prune()
+def test_nothing_taken_out_is_the_same_model(tmp_path: Path, tiny_teacher: Path) -> None:
+    run = make_run(tmp_path / "run", tiny_teacher)
+    run = Run(run.recipe.model_copy(update={"prune": Prune(depth=0.0)}))
+    counts = prune_stage(run, Clock(run, "prune"))
+    assert (counts["parameters"], counts["dropped_layers"]) == (counts["parameters_before"], [])
+    before = dict(AutoModelForCausalLM.from_pretrained(tiny_teacher).named_parameters())
+    after = dict(AutoModelForCausalLM.from_pretrained(run.model("pruned")).named_parameters())
+    torch.testing.assert_close(after, before, rtol=0, atol=0)

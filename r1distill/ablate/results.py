@@ -25,7 +25,6 @@ Shares = dict[str, float]  # of right samples, by problem id
 Scores = dict[tuple[str, int], dict[str, Shares]]  # by arm and number of the training, then by task
 COUNTED = (
     "examples", "overlong_dropped", "overlong_truncated", "malformed_dropped", "supervised_tokens", "steps",
-    "peak_memory_gib",
 )  # fmt: skip
 
 
@@ -97,8 +96,14 @@ def about_training(run: Run) -> dict[str, Any]:
         "seed": run.recipe.train.args["seed"],
         "seconds": record.get("seconds"),
         "seconds_of": {name: (run.record(name) or {}).get("seconds") for name in MADE_OF if run.is_done(name)},
+        "peak_memory_gib": max(peaks_of(counts, (run.record("on_policy") or {}).get("counts", {})), default=None),
         **{name: counts[name] for name in COUNTED if name in counts},
     }
+
+
+def peaks_of(counts: dict[str, Any], on_its_own: dict[str, Any]) -> list[float]:
+    """Of the training, and of those on the student's own samples."""
+    return [each["peak_memory_gib"] for each in (counts, *on_its_own.get("rounds", [])) if "peak_memory_gib" in each]
 
 
 def mean_share(scores: Scores, name: str, number: int, task: str) -> float | None:

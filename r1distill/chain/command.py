@@ -4,7 +4,7 @@ import os
 import shutil
 from typing import Any
 
-from r1distill.chain.links import LINEAGE, ON_ITS_OWN, lineage_of, links_of, rounds_of, teacher_of_rounds
+from r1distill.chain.links import LINEAGE, lineage_of, links_of, rounds_of, teacher_of_rounds
 from r1distill.console import library_output_to, say
 from r1distill.errors import UserError
 from r1distill.models import check_model_name
@@ -60,7 +60,7 @@ def on_policy_stage(run: Run, clock: Clock) -> dict[str, Any]:
         counts.append({**trained.get("counts", {}), "outcomes": verified.get("counts", {}).get("outcomes", {})})
         clock.tick()
     last = rounds_of(run)[-1]
-    with replacing_folder(run.folder / ON_ITS_OWN / "student") as folder:
+    with replacing_folder(run.model("on_policy")) as folder:
         for file in last.student.iterdir():
             if file.is_file():
                 try:

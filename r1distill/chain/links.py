@@ -9,7 +9,6 @@ from r1distill.run import Run
 
 LATER = ("on_policy", "quantized")  # whom [on_policy] and [quantize] make
 LINEAGE = "lineage.json"  # in the folder of a run: who was taught by whom before it
-ON_ITS_OWN = "on_policy"
 # what a training on the student's own samples has of its own
 LEFT_OUT = ("kl", "hidden", "attention", "controller", "curriculum", "restarts")
 
@@ -69,7 +68,7 @@ def round_recipe(recipe: Recipe, before: Run, number: int) -> Recipe:
     whole = recipe.model_dump(exclude={"chain", "ablate", "on_policy", "quantize", "teachers", "prune", "traces"})
     problems = {"limit": settings.limit} if settings.limit else {}
     changes = {
-        "run_dir": str(Run(recipe).folder / ON_ITS_OWN / f"round-{number + 1}"),
+        "run_dir": str(Run(recipe).folder / "on_policy" / f"round-{number + 1}"),
         "seed": recipe.seed + number + 1,
         "problems": problems,
         "teacher": taught_by(before, recipe),

@@ -13,10 +13,9 @@ from r1distill.models import check_model_name, resolve_model
 from r1distill.prune.stage import with_pruned
 from r1distill.recipe import Recipe
 from r1distill.run import Run
-from r1distill.sections import ROLES, Candidate, Teacher
+from r1distill.sections import MADE_BY, ROLES, Candidate, Teacher
 from r1distill.store import file_sha256
 
-LATER = {"on_policy": ("on_policy", "on_policy/student"), "quantized": ("quantize", "quantized")}  # stage and folder
 ENDS = 1 << 20  # bytes of a file of weights that are read at either end
 
 
@@ -52,15 +51,10 @@ def contestant_of(run: Run, entry: str) -> Contestant:
     if entry == "base":
         base = Candidate(model=recipe.train.student, revision=recipe.train.revision)
         return Contestant(entry, base.model, base.revision or "", partial(engine_of, recipe, base, "train.student"))
-    if entry == "student":
-        version = (run.record("train") or {})["finished_at"]
-        return Contestant(
-            entry, str(run.student), version, partial(engine_of, recipe, student_of(run), "train.student")
-        )
-    if entry in LATER:
-        stage, folder = LATER[entry]
-        version, model = (run.record(stage) or {})["finished_at"], str(run.folder / folder)
-        return Contestant(entry, model, version, partial(engine_of, recipe, Candidate(model=model), stage))
+    if entry in MADE_BY:
+        made = student_of(run) if entry == "student" else Candidate(model=str(run.model(entry)))
+        version = (run.record(MADE_BY[entry]) or {})["finished_at"]
+        return Contestant(entry, str(run.model(entry)), version, partial(engine_of, recipe, made, f"the {entry} model"))
     candidate = recipe.eval.candidates.get(entry) or Candidate(model=entry)
     name = entry if entry in recipe.eval.candidates else Path(entry).name
     model = candidate.model if candidate.adapter is None else f"{candidate.model} + {candidate.adapter}"

@@ -46,8 +46,8 @@ def make_plan(run: Run, name: str, gpus: str | None, given: Given) -> Plan:
     """Raises UserError for a model, a launch or a machine that plan does not know."""
     recipe, train = run.recipe, run.recipe.train
     machine = parse_machine(gpus) if gpus else machine_of(run)
-    student = load_shape(train.student, "train.student")
-    online = load_shape(train.kl.online, "train.kl.online") if train.kl and train.kl.online else None
+    student = load_shape(train.student, "train.student").pruned(recipe.prune)
+    online = load_shape(train.online_teacher, "the teacher of [train]") if train.online_teacher else None
     assumed = Assumed()
     try:
         teacher = load_shape(recipe.teacher.model, "teacher.model") if recipe.teacher.model else None

@@ -5,7 +5,7 @@ from typing import Any
 
 from r1distill.plan.counts import Assumed, Counts, Given, eval_tokens
 from r1distill.plan.machine import Machine
-from r1distill.plan.models import Shape
+from r1distill.plan.models import Shape, load_shape
 from r1distill.plan.speed import (
     BANDWIDTH_USED,
     HFU,
@@ -91,8 +91,9 @@ def stages_of(
             hours = tokens / (way.tokens_per_second * copies) / 3600
             what = f"{teacher.name}{words}: {way.batch} at once, {way.tokens_per_second * copies:,.0f} tokens/s"
             add("generate", what, tokens, hours, way.gpus * copies)
-    if teacher is not None:
-        caching(run, teacher, counts, machine, add)
+    scoring = [load_shape(each.model, f"teachers.{each.name}.model") for each in recipe.teachers]
+    for each in scoring or ([teacher] if teacher else []):
+        caching(run, each, counts, machine, add)
     train_hours(recipe, student, counts, step, work, machine, given, assumed, add)
     for model in (model for model in recipe.eval.models if model in ROLES):
         shape, engine = (teacher, recipe.teacher.engine) if model == "teacher" else (student, recipe.eval.engine)

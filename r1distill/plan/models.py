@@ -2,13 +2,14 @@
 
 import importlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from r1distill.errors import UserError, require_packages
 from r1distill.models import HUB_ID
+from r1distill.prune_section import Prune
 
 KNOWN = Path(__file__).with_name("known_models.json")
 DENSE = ("llama", "mistral", "qwen2", "qwen3")
@@ -103,6 +104,14 @@ class Shape:
         """Of a dense layer: attention, MLP, two norms."""
         bias = 2 * self.intermediate + self.hidden if self.mlp_bias else 0
         return self.attention_parameters + 3 * self.hidden * self.intermediate + bias + 2 * self.hidden
+
+    def pruned(self, prune: Prune | None) -> "Shape":
+        """What [prune] leaves of it."""
+        if prune is None:
+            return self
+        layers, intermediate, groups = prune.sizes(self.layers, self.intermediate, self.key_value_heads)
+        heads = groups * self.heads // self.key_value_heads
+        return replace(self, layers=layers, intermediate=intermediate, key_value_heads=groups, heads=heads)
 
     @property
     def embedding_parameters(self) -> int:

@@ -1,6 +1,5 @@
 """Taking layers, feed-forward channels and attention heads out of a model, weights and config alike."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,15 +22,9 @@ class Kept:
 def kept_of(importance: Importance, settings: Prune) -> Kept:
     """What stays by the settings: the most important. All layers keep equally many channels and heads, as a config can say."""
     n_layers, n_channels = importance.channels.shape
-    n_groups = importance.heads.shape[1]
-    wanted = n_channels - round(settings.ffn * n_channels)
-    channels = min(math.ceil(wanted / settings.ffn_multiple) * settings.ffn_multiple, n_channels)
-    groups = max(n_groups - round(settings.heads * n_groups), 1)
-    dropped = min(round(settings.depth * n_layers), n_layers - 1)
+    layers, channels, groups = settings.sizes(n_layers, n_channels, importance.heads.shape[1])
     return Kept(
-        run_of_least(importance.layers, dropped)
-        if settings.contiguous
-        else best(importance.layers, n_layers - dropped),
+        run_of_least(importance.layers, n_layers - layers) if settings.contiguous else best(importance.layers, layers),
         [best(row, channels) for row in importance.channels],
         [best(row, groups) for row in importance.heads],
     )

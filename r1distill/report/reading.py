@@ -9,10 +9,10 @@ from typing import Any
 from r1distill.errors import UserError
 from r1distill.pipeline import STAGE_NAMES
 from r1distill.records import FinishReason, Outcome
+from r1distill.sections import ROLES
 from r1distill.store import read_json, read_records
 
 ROWS = 50  # replies read at once: one of 30,000 tokens is a tenth of a megabyte
-ROLES = ("base", "teacher", "student", "on_policy", "quantized")  # in this order, and after them what else was scored
 
 
 @dataclass(frozen=True, slots=True)

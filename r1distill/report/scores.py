@@ -7,8 +7,9 @@ from r1distill.html_text import shown
 from r1distill.report.charts import Line, line_chart, score_axis, score_strip
 from r1distill.report.embedding import Measured
 from r1distill.report.published import published_rows, reports_of, source_list, tables_of
-from r1distill.report.reading import ROLES, Scored
+from r1distill.report.reading import Scored
 from r1distill.report.scales import percent
+from r1distill.sections import ROLES
 
 NONE = "–"
 RATES = {
