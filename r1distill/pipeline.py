@@ -13,6 +13,7 @@ from typing import Any
 
 from r1distill.cache.settings import manifest_of, recipes_of, scorer_of, why_not_scored
 from r1distill.cache.stage import cache_stage
+from r1distill.chain.links import teacher_of_rounds
 from r1distill.console import clock as clock_text
 from r1distill.console import library_output_to, say
 from r1distill.errors import UserError, require_packages
@@ -402,6 +403,8 @@ def preflight(recipe: Recipe, names: list[str]) -> None:
     if "prune" in names:
         require_packages("prune", "torch", "transformers")
         check_model_name(recipe.train.student, "train.student")
+    if "on_policy" in names:
+        check_model_name(teacher_of_rounds(recipe), "on_policy.teacher")
     if "quantize" in names:
         require_packages("quantize", "torch", "transformers", "compressed_tensors")
     if "train" in names and recipe.train.qat:
@@ -409,6 +412,8 @@ def preflight(recipe: Recipe, names: list[str]) -> None:
     if "train" in names:
         require_packages("train", "torch", "transformers", "trl", "peft", "datasets", "accelerate")
         check_model_name(recipe.train.student, "train.student")
+        if recipe.train.online_teacher:
+            check_model_name(recipe.train.online_teacher, "the teacher of [train]")
         chat_template_text(recipe.train)
         if "config_file" in recipe.train.launch:
             find_file(str(recipe.train.launch["config_file"]), "train.launch.config_file")

@@ -7,6 +7,7 @@ from pydantic import Field
 from r1distill.section import Section
 
 Scheme = Literal["int8", "int8_weights"]
+USUAL_SMOOTHING = 0.8  # of llm-compressor's recipes for W8A8
 
 
 class Quantize(Section):
@@ -14,6 +15,20 @@ class Quantize(Section):
 
     scheme: Scheme = "int8"
     """`int8`: weights by output channel, activations by token as they come (W8A8); `int8_weights`: weights alone (W8A16)."""
+    smoothing: float | None = Field(default=None, ge=0, le=1)
+    """`int8` only: strength of SmoothQuant; 0 rounds what is there; absent is 0.8, and 0 after [train.qat]."""
+    examples: int = Field(default=64, ge=1)
+    """Traces of the dataset over which activations are measured for it."""
+    max_tokens: int = Field(default=2048, ge=8)
+    """Of each of them."""
+    ignore: list[str] = []
+    """Layers that stay as they are besides the output: names, or patterns as compressed-tensors has them: "re:.*down_proj"."""
+
+    def strength(self, *, after_qat: bool) -> float:
+        """Of the smoothing. Weights that were trained with rounding are rounded as they were then."""
+        if self.scheme != "int8" or (self.smoothing is None and after_qat):
+            return 0.0
+        return USUAL_SMOOTHING if self.smoothing is None else self.smoothing
 
 
 class Qat(Section):

@@ -64,7 +64,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def distributions_have_one_source(self) -> "Recipe":
-        if self.generate.keep_distributions and self.cache.source != "generation":
+        if self.generate.keep_distributions and self.cache.source != "generation" and not self.teachers:
             raise ValueError(
                 f'generate.keep_distributions and cache.source = "{self.cache.source}": the distributions would be taken '
                 "twice; set one of them back"

@@ -416,6 +416,9 @@ def test_the_command_ends_in_one_line_and_code_2(tmp_path: Path) -> None:
     assert_one_error_line(r1distill("ablate", path, "eval.tasks=[]"), "eval.tasks is missing, and ablate needs it")
     run.record_path("verify").unlink()
     assert_one_error_line(r1distill("ablate", path), "train.student = org/student")  # before anything is made
+    arms = f"ablate.arms=[{{name='a'}},{{name='b',set={{train={{hidden={{teacher='{tmp_path}/none'}}}}}}}}]"
+    error = r1distill("ablate", path, "train.student=quickstart:student", arms)  # before the first arm is trained
+    assert_one_error_line(error, '[[ablate.arms]] "b"', "none: no such folder")
     assert not (tmp_path / "run" / "ablate").exists()
 
 

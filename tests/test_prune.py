@@ -24,10 +24,10 @@ from r1distill.errors import UserError
 from r1distill.prune.cut import Kept, cut, kept_of
 from r1distill.prune.importance import Importance, importance_of
 from r1distill.prune.stage import prune_stage, with_pruned
-from r1distill.prune.student import sequences
 from r1distill.prune_section import Prune
 from r1distill.run import Clock, Run
 from r1distill.store import read_json
+from r1distill.train.decoder import token_sequences
 from r1distill.train.loading import load_model, load_tokenizer
 
 SHAPE: dict[str, Any] = {
@@ -222,8 +222,7 @@ def test_the_pruned_student_is_a_model_of_its_own_that_training_starts_from(
 def test_measuring_reads_as_many_examples_as_asked_spread_over_the_set(tmp_path: Path, tiny_teacher: Path) -> None:
     run = make_run(tmp_path / "run", tiny_teacher, repeat=5)
     for examples, expected in ((4, [0, 10, 20, 30]), (100, list(range(40)))):
-        run = Run(run.recipe.model_copy(update={"prune": Prune(depth=0.5, examples=examples, max_tokens=9)}))
-        found = list(sequences(run, load_tokenizer(run.recipe.train), "<think>\n"))
+        found = list(token_sequences(run, load_tokenizer(run.recipe.train), examples, 9))
         assert len(found) == len(expected)
         assert {len(each) for each in found} == {9}
 
@@ -232,7 +231,7 @@ def test_a_run_without_a_dataset_is_told_what_to_do(tmp_path: Path, tiny_teacher
     run = make_run(tmp_path / "run", tiny_teacher)
     (run.dataset / "train.parquet").unlink()
     run = Run(run.recipe.model_copy(update={"prune": Prune(depth=0.5)}))
-    with pytest.raises(UserError, match=r"measures the student on it; run `r1distill filter` first"):
+    with pytest.raises(UserError, match=r"measure the student on it; run `r1distill filter` first"):
         prune_stage(run, Clock(run, "prune"))
 
 

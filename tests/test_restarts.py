@@ -83,6 +83,7 @@ def test_what_cannot_be_is_refused():
 
 
 def test_beside_another_schedule_they_are_refused(tmp_path):
-    run = small_run(tmp_path, train={"restarts": {}, "args": {"lr_scheduler_type": "cosine"}})
+    run = small_run(tmp_path, train={"restarts": {}, "args": {"lr_scheduler_type": "linear"}})
     with pytest.raises(UserError, match=r"train\.args\.lr_scheduler_type beside \[train\.restarts\]"):
         check_options(run.recipe.train)
+    check_options(small_run(tmp_path, train={"restarts": {}, "args": {"lr_scheduler_type": "cosine"}}).recipe.train)

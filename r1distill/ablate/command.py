@@ -6,9 +6,12 @@ from r1distill.ablate.arms import SAMPLED, folder_of, recipe_of, stages_of, take
 from r1distill.ablate.results import is_finished, results_of, trainings_of
 from r1distill.ablate.show import show_design, show_results
 from r1distill.ablate.subsets import Design, design_of, is_measured
+from r1distill.ablate_section import Arm
 from r1distill.console import library_output_to, say
+from r1distill.errors import UserError
 from r1distill.filter.tagging import tag
 from r1distill.pipeline import preflight, run_stages, statuses
+from r1distill.recipe import Recipe
 from r1distill.run import Clock, Run, locked
 from r1distill.store import write_json
 from r1distill.summary import write_summary
@@ -23,10 +26,9 @@ def ablate(run: Run, *, dry_run: bool, redo: bool) -> None:
         show_plan(run)
         return
     with locked(run):
-        if undone(run):  # before hours of sampling; a training that is still to be made is checked when it begins
-            first = recipe_of(run.recipe, run.recipe.ablate.arms[0], 0, None)
-            with library_output_to(run.log("preflight")):
-                preflight(first, stages_of(first)[1:])
+        with library_output_to(run.log("preflight")):  # before hours of sampling and of the arms before it
+            for arm in unfinished(run.recipe):
+                check_arm(run.recipe, arm)
         run_stages(run, SAMPLED, redo=redo)
         clock = Clock(run, "ablate")
         with library_output_to(run.log("ablate")):
@@ -42,6 +44,24 @@ def ablate(run: Run, *, dry_run: bool, redo: bool) -> None:
 def undone(run: Run) -> list[str]:
     """The stages before an ablation that have to run."""
     return [each.stage.name for each in statuses(run) if each.stage.name in SAMPLED and each.state != "done"]
+
+
+def unfinished(recipe: Recipe) -> list[Arm]:
+    """The arms that have trainings which were not scored."""
+    return [
+        arm
+        for arm in recipe.ablate.arms
+        if not all(Run(recipe_of(recipe, arm, n, None)).is_done("eval") for n in range(recipe.ablate.seeds))
+    ]
+
+
+def check_arm(recipe: Recipe, arm: Arm) -> None:
+    """Raise UserError for what would stop a training of the arm."""
+    training = recipe_of(recipe, arm, 0, None)
+    try:
+        preflight(training, stages_of(training)[1:])
+    except UserError as error:
+        raise (UserError(f'[[ablate.arms]] "{arm.name}": {error}') if arm.set else error) from None
 
 
 def show_plan(run: Run) -> None:

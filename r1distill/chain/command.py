@@ -4,7 +4,7 @@ import os
 import shutil
 from typing import Any
 
-from r1distill.chain.links import LINEAGE, lineage_of, links_of, rounds_of, teacher_of_rounds
+from r1distill.chain.links import LINEAGE, lineage_of, links_of, rounds_of
 from r1distill.console import library_output_to, say
 from r1distill.errors import UserError
 from r1distill.models import check_model_name
@@ -48,7 +48,6 @@ def on_policy_stage(run: Run, clock: Clock) -> dict[str, Any]:
     """Every round in its own run folder; the last student is RUN/on_policy/student. Returns the counts for the record."""
     settings = run.recipe.on_policy
     assert settings
-    check_model_name(teacher_of_rounds(run.recipe), "on_policy.teacher")
     counts: list[dict[str, Any]] = []
     for number in range(settings.rounds):
         each = rounds_of(run)[number]

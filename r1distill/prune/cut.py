@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from r1distill.prune.importance import Importance, decoder_layers
+from r1distill.prune.importance import REMEDY, Importance
 from r1distill.prune_section import Prune
+from r1distill.train.decoder import decoder_layers
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def run_of_least(scores: Tensor, count: int) -> list[int]:
 @torch.no_grad()
 def cut(model: Any, kept: Kept) -> None:
     """Leave in the model what is kept; the config then says so. What keeps everything changes nothing."""
-    layers, config = decoder_layers(model), model.config
+    layers, config = decoder_layers(model, "[prune]", REMEDY), model.config
     width, size = config.num_attention_heads // config.num_key_value_heads, head_size(config)
     for layer, channels, groups in zip(layers, kept.channels, kept.heads, strict=True):
         mlp, attention = layer.mlp, layer.self_attn

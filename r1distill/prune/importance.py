@@ -14,11 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from r1distill.errors import UserError
+from r1distill.train.decoder import decoder_layers
 
-PARTS = (
-    "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj",
-    "mlp.down_proj",
-)  # fmt: skip
+REMEDY = "take a student of the Llama, Mistral or Qwen family, or take [prune] out"
 
 
 @dataclass(frozen=True)
@@ -30,29 +28,10 @@ class Importance:
     heads: Tensor
 
 
-def decoder_layers(model: Any) -> nn.ModuleList:
-    """Raises UserError for an architecture whose layers are not made of the parts that Llama's and Qwen's are."""
-    layers = getattr(model.base_model, "layers", None)
-    if layers is None or any(not has(layer, part) for layer in layers for part in PARTS):
-        raise UserError(
-            f"[prune]: {model.config.model_type} is not made of the layers that r1distill can cut ({', '.join(PARTS)}); take a "
-            "student of the Llama, Mistral or Qwen family, or take [prune] out"
-        )
-    return layers
-
-
-def has(module: nn.Module, path: str) -> bool:
-    for part in path.split("."):
-        module = getattr(module, part, None)  # type: ignore[assignment]
-        if module is None:
-            return False
-    return True
-
-
 @torch.inference_mode()
 def importance_of(model: Any, sequences: Iterable[Tensor], score: str) -> Importance:
     """Over all tokens of the `sequences`, each `(T,)` of ids. `score`: "l1", the mean |x|, or "l2", the root of the mean x^2."""
-    layers, config = decoder_layers(model), model.config
+    layers, config = decoder_layers(model, "[prune]", REMEDY), model.config
     n_groups, n_heads = config.num_key_value_heads, config.num_attention_heads
     influence = torch.zeros(len(layers), dtype=torch.float64)
     channels = torch.zeros(len(layers), config.intermediate_size, dtype=torch.float64)

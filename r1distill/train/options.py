@@ -93,7 +93,8 @@ def check_options(settings: Train) -> None:
         raise UserError('train.args.packing_strategy = "wrapped" lets examples run into each other; take "bfd"')
     for section, taken in (("restarts", RATE_OPTIONS), ("curriculum", ORDER_OPTIONS)):
         for key in taken:
-            if getattr(settings, section) is not None and key in settings.args:
+            # a restart is one of the cosine: a recipe that says so need not be rewritten for it
+            if getattr(settings, section) is not None and settings.args.get(key, "cosine") != "cosine":
                 raise UserError(f"train.args.{key} beside [train.{section}], which decides that; take one of them out")
     if settings.curriculum and settings.args.get("packing") and settings.args.get("max_steps", -1) > 0:
         raise UserError(

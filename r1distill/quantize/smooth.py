@@ -1,0 +1,76 @@
+"""SmoothQuant: outliers of activations moved into the weights that they meet (https://arxiv.org/abs/2211.10438).
+
+A few channels of what enters the projections of a layer are many times larger than the others, and with one scale a token the
+others are rounded away. What a channel is divided by, its column of weights is multiplied by: the norm before it takes the
+division, so that the model computes the same. What enters the last projections of attention and feed-forward layer has no norm
+before it and stays as it is.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from r1distill.errors import UserError
+from r1distill.train.decoder import decoder_layers
+
+REMEDY = "set quantize.smoothing = 0"
+LEAST = 1e-5  # of a channel that is never used
+
+
+@torch.no_grad()
+def smooth(model: Any, sequences: Iterable[Tensor], strength: float) -> None:
+    """Change norms and projections in place, by the largest activation of each channel over the `sequences`, each `(T,)` of ids.
+
+    s_j = max|x_j|^strength / max|W_j|^(1 - strength) (equation 4). Raises UserError for an architecture that it is not for.
+    """
+    layers = decoder_layers(model, "quantize.smoothing", REMEDY)
+    largest: dict[nn.Module, Tensor] = {}
+
+    def read(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        found = args[0].abs().flatten(0, -2).amax(0).float()
+        largest[module] = torch.maximum(largest[module], found) if module in largest else found
+
+    hooks = [
+        part.register_forward_pre_hook(read) for layer in layers for part in (first(layer, "qkv"), first(layer, "gu"))
+    ]
+    try:
+        for sequence in sequences:
+            model.base_model(input_ids=sequence[None].to(model.device), use_cache=False)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for layer in layers:
+        for norm, kinds in ((layer.input_layernorm, "qkv"), (layer.post_attention_layernorm, "gu")):
+            move(norm, linears(layer, kinds), largest[first(layer, kinds)], strength)  # type: ignore[arg-type]
+
+
+def linears(layer: Any, kinds: str) -> list[nn.Linear]:
+    if kinds == "qkv":
+        return [layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj]
+    return [layer.mlp.gate_proj, layer.mlp.up_proj]
+
+
+def first(layer: Any, kinds: str) -> nn.Linear:
+    return linears(layer, kinds)[0]
+
+
+def move(norm: Any, after: list[nn.Linear], largest: Tensor, strength: float) -> None:
+    """Divide the channels of a norm and multiply the columns of what follows it."""
+    weights = torch.stack([each.weight.abs().amax(0).float() for each in after]).amax(0)
+    scale = largest.clamp(min=LEAST) ** strength / weights.clamp(min=LEAST) ** (1 - strength)
+    before = norm.weight.float()
+    divided = (before / scale).to(norm.weight.dtype)
+    kept = divided == 0  # too small for the type
+    # what the norm is really divided by, once it is rounded
+    scale = torch.where(kept, torch.ones_like(scale), before / divided.float())
+    probe = torch.randn(1, len(before), generator=torch.Generator().manual_seed(0)).to(norm.weight)
+    expected = norm(probe).float()
+    norm.weight.copy_(torch.where(kept, norm.weight, divided))
+    if not torch.allclose(norm(probe).float() * scale, expected, rtol=1e-2, atol=1e-4):
+        raise UserError(
+            f"{type(norm).__name__} does not multiply by its weights alone, so they take no division; {REMEDY}"
+        )
+    for each in after:
+        each.weight.copy_(each.weight.float() * scale)
