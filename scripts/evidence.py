@@ -71,8 +71,12 @@ TECHNIQUES = (
         "https://arxiv.org/abs/2407.14679", "test_prune",
     ),
     Technique(
-        "int8", "Eight bits afterwards", "INT8 costs next to no accuracy.",
+        "int8_plain", "Eight bits, rounded as it is", "INT8 costs next to no accuracy.",
         "https://arxiv.org/abs/2208.07339", "test_qat",
+    ),
+    Technique(
+        "int8", "Eight bits, smoothed first", "With outliers moved into the weights INT8 costs nothing.",
+        "https://arxiv.org/abs/2211.10438", "test_qat",
     ),
     Technique(
         "full", "All weights instead of LoRA", "(what the next two are measured against)",

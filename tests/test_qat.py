@@ -181,7 +181,7 @@ def test_norms_that_add_one_to_their_weights_are_refused_and_unknown_layers(tiny
         vocab_size=50, hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2,
         num_key_value_heads=1, head_dim=16,
     )  # fmt: skip
-    gemma = GemmaForCausalLM(config)
+    gemma: Any = GemmaForCausalLM(config)
     torch.nn.init.constant_(gemma.model.layers[0].input_layernorm.weight, 0.3)
     with pytest.raises(UserError, match=r"GemmaRMSNorm does not multiply by its weights alone.*quantize.smoothing = 0"):
         smooth(gemma, [torch.arange(9)], 0.5)

@@ -40,7 +40,9 @@ def token_sequences(run: Run, tokenizer: Any, count: int, most_tokens: int) -> I
     """Token ids `(T,)` of examples that are spread evenly over the dataset, each cut at `most_tokens`."""
     path = run.dataset / "train.parquet"
     if not path.is_file():
-        raise UserError(f"{path}: not there, and [prune] and [quantize] measure the student on it; run `r1distill filter` first")
+        raise UserError(
+            f"{path}: not there, and [prune] and [quantize] measure the student on it; run `r1distill filter` first"
+        )
     place, prefill = 0, run.recipe.generate.prefill
     with opened(path, remade_by("filter")) as parquet:
         wanted = {n * parquet.metadata.num_rows // count for n in range(count)}
