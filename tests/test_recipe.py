@@ -79,11 +79,11 @@ def test_an_unknown_key_names_the_key_that_was_meant(tmp_path: Path, override: s
         ("train.dtype=float16", ("train.dtype = 'float16'", "'bfloat16' or 'float32'")),
         (
             'eval.models=["pupil"]',
-            ('"pupil" is none of base, teacher, student, on_policy, quantized, and no folder or Hub id',),
+            ('"pupil" is none of base, teacher, pruned, student, on_policy, quantized, and no folder or Hub id',),
         ),
         (
             'eval.candidates.base={ model = "org/m" }',
-            ("candidates.base: a name is", "none of base, teacher, student, on_policy, quantized"),
+            ("candidates.base: a name is", "none of base, teacher, pruned, student, on_policy, quantized"),
         ),
         (
             'eval.candidates.a={ model = "m", urls = ["http://x/v1"], adapter = "x" }',
