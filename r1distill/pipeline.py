@@ -403,7 +403,7 @@ def preflight(recipe: Recipe, names: list[str]) -> None:
     if "prune" in names:
         require_packages("prune", "torch", "transformers")
         check_model_name(recipe.train.student, "train.student")
-    if "on_policy" in names:
+    if "on_policy" in names and recipe.on_policy:
         check_model_name(teacher_of_rounds(recipe), "on_policy.teacher")
     if "quantize" in names:
         require_packages("quantize", "torch", "transformers", "compressed_tensors")
