@@ -11,13 +11,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from check_kill import is_in_the_middle, record, run_until
+from check_kill import STAGES, is_in_the_middle, record, run_until
 
 from r1distill.chain.links import LINEAGE, links_of
 from r1distill.recipe import find_recipe, load_recipe
 from r1distill.store import read_json
-
-STAGES = ("generate", "verify", "filter", "train", "eval")
 
 
 def finished(folder: Path) -> dict[str, Any]:

@@ -23,9 +23,7 @@ from r1distill.run import Run
 MADE_OF = ("cache", "prune", "train", "on_policy", "quantize")  # stages whose time an arm may take
 Shares = dict[str, float]  # of right samples, by problem id
 Scores = dict[tuple[str, int], dict[str, Shares]]  # by arm and number of the training, then by task
-COUNTED = (
-    "examples", "overlong_dropped", "overlong_truncated", "malformed_dropped", "supervised_tokens", "steps",
-)  # fmt: skip
+COUNTED = ("examples", "overlong_dropped", "overlong_truncated", "malformed_dropped", "supervised_tokens", "steps")
 
 
 def is_finished(training: Run) -> bool:

@@ -32,28 +32,25 @@ def smooth(model: Any, sequences: Iterable[Tensor], strength: float) -> None:
         found = args[0].abs().flatten(0, -2).amax(0).float()
         largest[module] = torch.maximum(largest[module], found) if module in largest else found
 
-    hooks = [
-        part.register_forward_pre_hook(read) for layer in layers for part in (first(layer, "qkv"), first(layer, "gu"))
-    ]
+    smoothed = [place for layer in layers for place in places(layer)]
+    hooks = [after[0].register_forward_pre_hook(read) for _, after in smoothed]
     try:
         for sequence in sequences:
             model.base_model(input_ids=sequence[None].to(model.device), use_cache=False)
     finally:
         for hook in hooks:
             hook.remove()
-    for layer in layers:
-        for norm, kinds in ((layer.input_layernorm, "qkv"), (layer.post_attention_layernorm, "gu")):
-            move(norm, linears(layer, kinds), largest[first(layer, kinds)], strength)  # type: ignore[arg-type]
+    for norm, after in smoothed:
+        move(norm, after, largest[after[0]], strength)
 
 
-def linears(layer: Any, kinds: str) -> list[nn.Linear]:
-    if kinds == "qkv":
-        return [layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj]
-    return [layer.mlp.gate_proj, layer.mlp.up_proj]
-
-
-def first(layer: Any, kinds: str) -> nn.Linear:
-    return linears(layer, kinds)[0]
+def places(layer: Any) -> list[tuple[Any, list[nn.Linear]]]:
+    """The norms of a layer, each with the projections that it feeds."""
+    attention, mlp = layer.self_attn, layer.mlp
+    return [
+        (layer.input_layernorm, [attention.q_proj, attention.k_proj, attention.v_proj]),
+        (layer.post_attention_layernorm, [mlp.gate_proj, mlp.up_proj]),
+    ]
 
 
 def move(norm: Any, after: list[nn.Linear], largest: Tensor, strength: float) -> None:

@@ -20,20 +20,12 @@ PARTS = (
 def decoder_layers(model: Any, key: str, remedy: str) -> nn.ModuleList:
     """Raises UserError, with the key and remedy, for an architecture whose layers are not made of the parts of Llama's."""
     layers = getattr(model.base_model, "layers", None)
-    if layers is None or any(not has(layer, part) for layer in layers for part in PARTS):
+    if layers is None or any(not dict(layer.named_modules()).keys() >= set(PARTS) for layer in layers):
         raise UserError(
             f"{key}: {model.config.model_type} is not made of the layers that r1distill can cut or smooth "
             f"({', '.join(PARTS)}); {remedy}"
         )
     return layers
-
-
-def has(module: nn.Module, path: str) -> bool:
-    for part in path.split("."):
-        module = getattr(module, part, None)  # type: ignore[assignment]
-        if module is None:
-            return False
-    return True
 
 
 def token_sequences(run: Run, tokenizer: Any, count: int, most_tokens: int) -> Iterator[Tensor]:

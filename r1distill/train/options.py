@@ -93,8 +93,10 @@ def check_options(settings: Train) -> None:
         raise UserError('train.args.packing_strategy = "wrapped" lets examples run into each other; take "bfd"')
     for section, taken in (("restarts", RATE_OPTIONS), ("curriculum", ORDER_OPTIONS)):
         for key in taken:
-            # a restart is one of the cosine: a recipe that says so need not be rewritten for it
-            if getattr(settings, section) is not None and settings.args.get(key, "cosine") != "cosine":
+            given = settings.args.get(key)
+            # what restarts is a cosine: a recipe that says so need not be rewritten for it
+            agrees = key not in settings.args or (key, given) == ("lr_scheduler_type", "cosine")
+            if getattr(settings, section) is not None and not agrees:
                 raise UserError(f"train.args.{key} beside [train.{section}], which decides that; take one of them out")
     if settings.curriculum and settings.args.get("packing") and settings.args.get("max_steps", -1) > 0:
         raise UserError(
