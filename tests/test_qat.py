@@ -3,7 +3,6 @@
 import copy
 import json
 import shutil
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,6 @@ from r1distill.quantize.stage import quantize_stage
 from r1distill.quantize_sections import Qat, Quantize
 from r1distill.run import Clock, Run
 from r1distill.train_sections import Train
-
-pytest.importorskip("compressed_tensors", reason="the extra quantize is not installed; vLLM brings this part of it")
-needs_torchao = pytest.mark.skipif(find_spec("torchao") is None, reason="the extra quantize is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +43,6 @@ def rounded_from_its_least(x: torch.Tensor) -> torch.Tensor:
     return (((x * (1 / scale)).round() + zero).clamp(-128, 127) - zero) * scale
 
 
-@needs_torchao
 @pytest.mark.parametrize("scheme", ["int8", "int8_weights"])
 def test_the_forward_pass_is_that_of_rounded_weights_and_inputs(tmp_path: Path, model, scheme) -> None:
     trainer = make(model, tmp_path, train={"qat": Qat(start=0.0, scheme=scheme)})
@@ -59,7 +54,6 @@ def test_the_forward_pass_is_that_of_rounded_weights_and_inputs(tmp_path: Path, 
     torch.testing.assert_close(layer(x).detach(), expected, rtol=1e-4, atol=1e-4)
 
 
-@needs_torchao
 def test_gradients_go_straight_through_to_all_weights(tmp_path: Path, model) -> None:
     before = dict(model.named_parameters())
     after = trained(make(model, tmp_path, train={"qat": Qat(start=0.0)}, learning_rate=0.1))
@@ -69,7 +63,6 @@ def test_gradients_go_straight_through_to_all_weights(tmp_path: Path, model) -> 
         assert not torch.equal(value, before[name]), name
 
 
-@needs_torchao
 def test_until_it_begins_the_training_is_the_plain_one(tmp_path: Path, model) -> None:
     options = {"max_steps": 4, "learning_rate": 0.01, "save_strategy": "steps", "save_steps": 2}
     plain = make(model, tmp_path / "plain", **options)
@@ -84,7 +77,6 @@ def test_until_it_begins_the_training_is_the_plain_one(tmp_path: Path, model) ->
     assert_same(parameters(resumed), parameters(whole))
 
 
-@needs_torchao
 def test_what_is_saved_knows_nothing_of_it(tmp_path: Path, model) -> None:
     trainer = make(model, tmp_path, train={"qat": Qat(start=0.0)})
     trainer.train()
