@@ -47,6 +47,6 @@ class Attention(Inner):
     loss: Literal["maps", "relations"] = "relations"
     """`maps`: the attention itself, which takes attn_implementation = "eager"; `relations`: of queries, keys and values."""
     max_tokens: int = Field(default=512, ge=8)
-    """The longest sequence whose maps are compared; of a longer one, the relations within as long a part of it."""
+    """The longest row whose maps are compared; of a longer one the relations, within parts of so many tokens."""
     heads: int | None = Field(default=None, ge=1)
     """Into how many relation heads the dimensions are divided; absent is the student's number of key-value heads."""

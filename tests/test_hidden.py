@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from r1distill.errors import UserError
-from r1distill.train.attention import maps_sum, relation, relations_sum, sees, segments_of, window
+from r1distill.train.attention import (
+    blocks,
+    maps_sum,
+    relation,
+    relations_in_blocks,
+    relations_sum,
+    sees,
+    segments_of,
+)
 from r1distill.train.hidden import distance, hidden_sum, new_projections
 from r1distill.train.layers import layer_pairs
 
@@ -160,9 +168,45 @@ def test_maps_are_compared_by_kl_and_by_their_mean_where_the_heads_differ() -> N
     assert maps_sum([theirs], [theirs], taught).item() == pytest.approx(0, abs=1e-6)
 
 
-def test_the_window_of_a_long_row_changes_by_the_step_and_by_nothing_else() -> None:
-    assert window(10, 10, 3) == slice(0, 10)
-    found = {window(1000, 100, step).start for step in range(50)}
-    assert len(found) > 30
-    assert max(found) <= 900
-    assert window(1000, 100, 7) == window(1000, 100, 7)
+@given(st.integers(1, 200), st.integers(8, 64), st.integers(0, 99))
+def test_blocks_are_all_of_a_row_and_none_is_too_long(length: int, most: int, step: int) -> None:
+    found = blocks(length, most, step)
+    assert [place for part in found for place in range(part.start, part.stop)] == list(range(length))
+    assert all(0 < part.stop - part.start <= most for part in found)
+    assert len(found) <= length // most + 2
+    assert found == blocks(length, most, step)
+
+
+def test_blocks_are_cut_at_other_places_in_every_step() -> None:
+    assert len({blocks(1000, 100, step)[0].stop for step in range(50)}) > 30
+
+
+def test_relations_in_blocks_are_those_of_each_block_and_their_gradients_too() -> None:
+    generator = torch.Generator().manual_seed(0)
+    ours, theirs = (
+        [[torch.randn(2, 20, 8, generator=generator) for _ in range(3)] for _ in range(2)] for _ in range(2)
+    )
+    taught = torch.rand(2, 20, generator=generator) < 0.5
+    taught[:, 8:13] = False  # a block that teaches nothing
+    segments = torch.arange(20)[None].expand(2, 20) // 11
+    parts = [slice(0, 8), slice(8, 13), slice(13, 20)]
+    for layer in ours:
+        for each in layer:
+            each.requires_grad_()
+    found = relations_in_blocks(ours, theirs, taught, segments, 2, parts)
+    flat = [each for layer in ours for each in layer]
+    gradients = torch.autograd.grad(found, flat)
+    cut = [
+        relations_sum(
+            *([[each[:, part] for each in layer] for layer in side] for side in (ours, theirs)),
+            taught[:, part], segments[:, part], 2,
+        )
+        for part in parts
+    ]  # fmt: skip
+    expected = torch.stack(cut).sum()
+    torch.testing.assert_close(found, expected)
+    for one, other in zip(gradients, torch.autograd.grad(expected, flat), strict=True):
+        torch.testing.assert_close(one, other)
+    whole = relations_in_blocks(ours, theirs, taught, segments, 2, [slice(0, 20)])
+    torch.testing.assert_close(whole, relations_sum(ours, theirs, taught, segments, 2))
+    assert relations_in_blocks(ours, theirs, torch.zeros_like(taught), segments, 2, parts).item() == 0

@@ -13,6 +13,7 @@ from transformers import LlamaForCausalLM
 
 from r1distill.errors import UserError
 from r1distill.inner_sections import Attention, Hidden
+from r1distill.quantize_sections import Qat
 from r1distill.train.attention import relations_sum
 from r1distill.train.distill import DistillTrainer
 from r1distill.train.forward import PROJECTIONS
@@ -108,6 +109,41 @@ def test_gradients_are_the_same_however_the_batch_is_made(tmp_path: Path, studen
         for name in ("padded", way)
     )
     assert_same(first, second)
+
+
+def test_rows_longer_than_the_limit_weigh_as_others_do_and_packing_changes_little(
+    tmp_path: Path, student, teacher
+) -> None:
+    """Every taught token is compared, in blocks: the more rows are packed the less of a row is in one of them."""
+    inside = {"attention": Attention(teacher="t", max_tokens=16)}
+    found = {}
+    for way in ("padded", "padding-free"):
+        trainer = make(
+            student, tmp_path / way, online_teacher=copy_of(teacher), train=inside, max_steps=20, learning_rate=0.0,
+            logging_steps=20, **WAYS[way],
+        )  # fmt: skip
+        trainer.train()
+        found[way] = trainer.state.log_history[0]["attention"]
+    whole = by_hand(student, teacher, None, Attention(teacher="t"))[1]
+    assert found["padding-free"] == pytest.approx(found["padded"], rel=0.15)
+    assert 0.4 * whole < found["padded"] < whole
+
+
+def test_attention_is_read_in_layers_that_round(tmp_path: Path, student, teacher) -> None:
+    trainer = make(
+        student, tmp_path, online_teacher=copy_of(teacher),
+        train={"attention": Attention(teacher="t"), "qat": Qat(start=0.0)},
+    )  # fmt: skip
+    trainer.train()
+    assert trainer.state.log_history[0]["attention"] > 0
+
+
+def test_reentrant_checkpointing_which_hides_queries_from_the_gradient_is_refused(tmp_path: Path, student) -> None:
+    with pytest.raises(UserError, match="use_reentrant = true: queries and keys have no gradient"):
+        make(
+            student, tmp_path, online_teacher=copy_of(student), train={"attention": Attention(teacher="t")},
+            gradient_checkpointing=True, gradient_checkpointing_kwargs={"use_reentrant": True},
+        )  # fmt: skip
 
 
 def test_equal_models_cost_nothing(tmp_path: Path, student) -> None:

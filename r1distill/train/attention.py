@@ -10,9 +10,12 @@ either model are divided anew. Every token relates to what it sees: itself and w
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 
 def sees(segments: Tensor) -> Tensor:
@@ -67,6 +70,28 @@ def relations_sum(
     return torch.stack(parts).mean()
 
 
+def relations_in_blocks(
+    student: Sequence[Sequence[Tensor]],
+    teacher: Sequence[Sequence[Tensor]],
+    taught: Tensor,
+    segments: Tensor,
+    heads: int,
+    parts: Sequence[slice],
+) -> Tensor:
+    """As `relations_sum`, where a token relates only to those of its own part; one part is in memory at a time."""
+
+    def of_part(part: slice) -> Tensor:
+        ours, theirs = ([[each[:, part] for each in layer] for layer in side] for side in (student, teacher))
+        return relations_sum(ours, theirs, taught[:, part], segments[:, part], heads)
+
+    found = [
+        of_part(part) if len(parts) == 1 else cast(Tensor, checkpoint(of_part, part, use_reentrant=False))
+        for part in parts
+        if taught[:, part].any()
+    ]
+    return torch.stack(found).sum() if found else taught.new_zeros((), dtype=torch.float32)
+
+
 def relation(vectors: Tensor, visible: Tensor, heads: int) -> Tensor:
     """softmax(A A^T / sqrt(d)) `(B, R, L, L)` over what is visible, of `vectors (B, L, D)` in R heads of d = D / R."""
     split = vectors.float().unflatten(-1, (heads, -1)).transpose(1, 2)
@@ -80,10 +105,10 @@ def divergence(p: Tensor, q: Tensor) -> Tensor:
     return (p * (p.clamp(min=least).log() - q.clamp(min=least).log())).sum(-1)
 
 
-def window(length: int, most: int, step: int) -> slice:
-    """A part of at most `most` tokens of a row of `length`, another one at every step and the same on every process."""
+def blocks(length: int, most: int, step: int) -> list[slice]:
+    """A row of `length` in parts of at most `most` tokens, cut at other places in every step."""
     if length <= most:
-        return slice(0, length)
-    generator = torch.Generator().manual_seed(step)
-    start = int(torch.randint(0, length - most + 1, (), generator=generator))
-    return slice(start, start + most)
+        return [slice(0, length)]
+    first = int(torch.randint(1, most + 1, (), generator=torch.Generator().manual_seed(step)))
+    ends = [*range(first, length, most), length]
+    return [slice(start, end) for start, end in pairwise([0, *ends])]

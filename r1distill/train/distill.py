@@ -55,6 +55,9 @@ class DistillTrainer(SFTTrainer):
         super().__init__(**kwargs)
         bare = base_of(self.model)
         self.refuse_unsound()
+        if settings.qat is not None:  # before what is read in the layers, which it replaces, and what is no part of the student
+            prepare(bare, settings.qat.scheme)
+            self.add_callback(RoundFrom(settings.qat, bare))
         inside = None
         if settings.hidden or settings.attention:
             assert online_teacher is not None
@@ -62,9 +65,6 @@ class DistillTrainer(SFTTrainer):
         if settings.clip is not None:
             grouped(self.model)  # type: ignore[arg-type] - an unknown architecture is said now, not at the first step
         add_losses(bare, inside)
-        if settings.qat is not None:
-            prepare(bare, settings.qat.scheme)
-            self.add_callback(RoundFrom(settings.qat, bare))
         if cache is not None:
             self.data_collator = with_rows(self.data_collator, cache)
         if cross is not None:
@@ -93,6 +93,12 @@ class DistillTrainer(SFTTrainer):
             raise UserError(
                 f"[train.controller] with train.args.max_grad_norm = {self.args.max_grad_norm:g}: the norm of the gradient, "
                 "which it watches, is only taken where it is clipped; set it above 0"
+            )
+        reentrant = (self.args.gradient_checkpointing_kwargs or {}).get("use_reentrant", False)
+        if settings.attention is not None and self.args.gradient_checkpointing and reentrant:
+            raise UserError(
+                "[train.attention] with train.args.gradient_checkpointing_kwargs.use_reentrant = true: queries and keys have no "
+                "gradient there, so that nothing would be learned from them; set it to false"
             )
         if settings.kl is not None and parallelism is not None and parallelism.cp_enabled:
             raise UserError("[train.kl] with context parallelism (cp_size) is not supported; use sp_size (Ulysses)")

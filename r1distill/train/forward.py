@@ -17,7 +17,7 @@ from trl.trainer.utils import maybe_gather_lm_head_ctx
 
 from r1distill.errors import UserError
 from r1distill.inner_sections import Attention, Hidden
-from r1distill.train.attention import maps_sum, relations_sum, segments_of, window
+from r1distill.train.attention import blocks, maps_sum, relations_in_blocks, segments_of
 from r1distill.train.cross_tokenizer import Shared, Side, Spans, Way, cross_sum
 from r1distill.train.head import refuse_other_head, whole
 from r1distill.train.hidden import hidden_sum
@@ -182,11 +182,10 @@ def add_inner(
     if inside.attention and ours.maps:
         output.attention_sum = maps_sum(ours.maps, theirs.maps, taught)
     elif inside.attention:
-        part = window(taught.shape[1], inside.attention.max_tokens, step)
         segments = segments_of(inputs.get("position_ids"), inputs.get("attention_mask"), taught.shape).to(taught.device)
-        cut = [[[each[:, part] for each in layer] for layer in side.relations] for side in (ours, theirs)]
+        parts = blocks(taught.shape[1], inside.attention.max_tokens, step)
         heads = inside.pairs.relation_heads
-        output.attention_sum = relations_sum(cut[0], cut[1], taught[:, part], segments[:, part], heads)
+        output.attention_sum = relations_in_blocks(ours.relations, theirs.relations, taught, segments, heads, parts)
 
 
 def as_output(losses: HeadLosses) -> LossOutput:
