@@ -233,6 +233,11 @@ class Filter(Section):
         """Whether the most diverse traces of a problem are asked for, which are told by their words."""
         return bool(self.max_per_problem) and self.max_per_problem_by == "most_diverse"
 
+    @property
+    def quality_measured(self) -> Quality | None:
+        """How the quality of traces is scored; None where neither [filter.quality] nor what goes by quality asks for it."""
+        return self.quality or (Quality() if self.clusters or self.pools else None)
+
 
 class Cache(Section):
     """Where `[train.kl]` has the teacher's distributions from: kept while sampling, or scored (`r1distill cache`)."""

@@ -206,7 +206,9 @@ def tags(cluster: list[int | None], quality: list[float | None], n_tokens: list[
     n = len(cluster)
     return pa.table(
         {
-            "problem_id": [f"p{index}" for index in range(n)],
+            "problem_id": pa.array(
+                [f"p{index}" for index in range(n)], pa.string()
+            ).dictionary_encode(),  # as read_tags has it
             "sample": [0] * n,
             "cluster": pa.array(cluster, pa.int64()),
             "quality": pa.array(quality, pa.float64()),

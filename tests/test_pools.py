@@ -29,7 +29,7 @@ def tags(table: list[Row], source: list[str] | None = None) -> pa.Table:
     problem, cluster, quality, pass_rate, n_tokens = (list(column) for column in zip(*table, strict=True))
     return pa.table(
         {
-            "problem_id": problem,
+            "problem_id": pa.array(problem).dictionary_encode(),  # as read_tags has it
             "sample": list(range(len(table))),
             "cluster": pa.array(cluster, pa.int64()),
             "quality": pa.array(quality, pa.float64()),

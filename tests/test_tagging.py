@@ -21,6 +21,7 @@ from r1distill.filter.stage import filter_stage
 from r1distill.filter.tagging import tag
 from r1distill.records import Problem, Trace
 from r1distill.run import Clock, Run
+from r1distill.sections import Filter
 from r1distill.store import read_json
 
 QUESTION = (
@@ -223,6 +224,23 @@ def again(run: Run, **changed: Any) -> dict[str, bytes]:
     recipe = run.recipe.model_copy(update={"filter": run.recipe.filter.model_copy(update=changed)})
     filter_stage(Run(recipe), Clock(run, "filter"))
     return results(run)
+
+
+@pytest.mark.parametrize(
+    "filter", [{"clusters": {"eps": 0.4}}, {"pools": {}}, {"pools": {"diverse": "category"}, "clusters": {}}], ids=str
+)
+def test_regions_and_pools_are_found_in_a_run(tmp_path: Path, filter: dict[str, Any]) -> None:
+    common = {"workers": 1, "require_correct": False}
+    run = sampled(tmp_path, *many_texts(40), filter=common)
+    filter_stage(run, Clock(run, "filter"))  # what this has measured is not enough for them
+    run = Run(run.recipe.model_copy(update={"filter": Filter(**common, **filter)}))
+    filter_stage(run, Clock(run, "filter"))
+    kept, tags = json.loads(run.funnel.read_text())["kept"], tags_of(run)
+    assert 0 < kept < len(tags)
+    if "pools" in filter:
+        pools = pq.read_table(run.dataset / "train.parquet")["pools"].to_pylist()
+        assert len(pools) == kept
+        assert {name for each in pools for name in each} >= {"diverse", "quality"}
 
 
 def test_two_processes_measure_and_decide_the_same_to_the_byte(by_one_process: tuple[Run, dict[str, bytes]]) -> None:

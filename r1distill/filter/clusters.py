@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from r1distill.errors import UserError, require_packages
-from r1distill.filter.columns import numbers
+from r1distill.filter.columns import numbers, words
 from r1distill.filter.dbscan import dbscan
 from r1distill.filter.embeddings import embed
 from r1distill.filter_sections import Clusters
@@ -119,7 +119,7 @@ def places_in_groups(tags: pa.Table, groups: NDArray[np.int64], by: str = "quali
     first = [("quality", "descending")] if by == "quality" else []
     keys = [("group", "ascending"), *first, *((name, "ascending") for name in ("n_tokens", "problem_id", "sample"))]
     quality = pa.array(numbers(tags, "quality"), from_pandas=True)  # NaN is unknown too
-    columns = {name: tags[name] for name in ("n_tokens", "problem_id", "sample")}
+    columns = {"n_tokens": tags["n_tokens"], "problem_id": words(tags, "problem_id").places, "sample": tags["sample"]}
     table = pa.table({"row": np.arange(len(groups)), "group": groups, "quality": quality, **columns})
     order = table.sort_by(keys)["row"].to_numpy()
     # the first place of each group is where its number begins

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from r1distill.errors import UserError
 from r1distill.filter.clusters import known_clusters, places_in_groups
-from r1distill.filter.columns import numbers
+from r1distill.filter.columns import numbers, words
 from r1distill.filter.quality import category_counts
 from r1distill.filter_sections import Pools
 from r1distill.train_sections import Curriculum
@@ -92,8 +92,8 @@ def diverse(tags: pa.Table, settings: Pools, category: str) -> Floats:
 def regions(tags: pa.Table) -> NDArray[np.int64]:
     """A number for each dense region, and for each problem outside of them, `(N,)`."""
     cluster = known_clusters(tags)
-    problem = tags["problem_id"].combine_chunks().dictionary_encode().indices.to_numpy()
-    return np.where(cluster >= 0, cluster, cluster.max(initial=-1) + 1 + problem)
+    problems = words(tags, "problem_id").places
+    return np.where(cluster >= 0, cluster, cluster.max(initial=-1) + 1 + problems)
 
 
 def by_percentile(values: Floats, percentile: float) -> Floats:

@@ -21,7 +21,6 @@ from r1distill.filter.entropy_filter import PREFIX
 from r1distill.filter.groups import groups_of
 from r1distill.filter.per_problem import of_problem
 from r1distill.filter.rules import built_in, measured, own
-from r1distill.filter_sections import Quality
 from r1distill.records import Decision
 from r1distill.sections import Filter
 from r1distill.store import opened, replacing, schema_of
@@ -81,7 +80,7 @@ def read_tags(path: Path, settings: Filter) -> pa.Table:
     more = [
         *(("sketch",) if settings.needs_sketch else ()),
         *(("cluster", "quality") if settings.clusters or settings.pools else ()),
-        *(((settings.quality or Quality()).category,) if settings.pools else ()),
+        *((settings.quality_measured.category,) if settings.pools and settings.quality_measured else ()),
     ]
     with opened(path, "delete it and run `r1distill filter` again") as parquet:
         there = parquet.schema_arrow.names

@@ -15,7 +15,6 @@ from r1distill.filter.measures.groups import consistencies, difficulty, entropy_
 from r1distill.filter.near_duplicates import apart, repeats, unpacked
 from r1distill.filter.problem_rows import ProblemRows
 from r1distill.filter.quality import quality_columns
-from r1distill.filter_sections import Quality
 from r1distill.prompting import load_prompt
 from r1distill.records import Trace, Verdict
 from r1distill.run import Clock, Run
@@ -51,8 +50,8 @@ def set_columns(run: Run, table: pa.Table, clock: Clock) -> Columns:
             clustering = clustered(run, names, problems)
             regions, alone = len(set(clustering.labels.tolist()) - {-1}), int((clustering.labels < 0).sum())
             say(f"  clusters: {regions} dense regions at a radius of {clustering.eps:.3g}, {alone} traces in none")
-            columns |= cluster_columns(clustering.labels)
-        if settings.quality or settings.clusters or settings.pools:
+            columns |= {name: pa.array(values) for name, values in cluster_columns(clustering.labels).items()}
+        if settings.quality_measured:
             columns |= quality(run, table, columns, [problems[name].date for name in names])
         if settings.student_perplexity:
             columns["student_perplexity"] = pa.array(perplexities(run, problems, clock.tick), pa.float64())
@@ -76,10 +75,11 @@ def duplicate_columns(table: pa.Table, problem_duplicate_of: Mapping[str, str]) 
 
 def quality(run: Run, table: pa.Table, columns: Columns, dates: list[str]) -> Columns:
     settings = run.recipe.filter
+    assert settings.quality_measured
     known = table.drop_columns([name for name in columns if name in table.column_names])
     for name, values in columns.items():
         known = known.append_column(name, values)
-    found = quality_columns(known, dates, settings.quality or Quality(), require_thinking=settings.require_thinking)
+    found = quality_columns(known, dates, settings.quality_measured, require_thinking=settings.require_thinking)
     return {name: pa.array(values, from_pandas=True) for name, values in found.items()}
 
 

@@ -21,7 +21,6 @@ from r1distill.filter.registry import sources_of
 from r1distill.filter.set_columns import set_columns
 from r1distill.filter.sketch import sketch_of
 from r1distill.filter.units import Unit, read_unit, units_of
-from r1distill.filter_sections import Quality
 from r1distill.run import Clock, Run
 from r1distill.store import opened, replacing, size_and_time
 
@@ -83,8 +82,8 @@ def write_tags(path: Path, tags: pa.Table) -> None:
 def put_pools(run: Run, tags: pa.Table, kept: NDArray[np.bool_]) -> None:
     """The column `pools` of tags.parquet, which is of the kept traces."""
     settings = run.recipe.filter
-    assert settings.pools is not None
-    category = (settings.quality or Quality()).category
+    assert settings.pools is not None and settings.quality_measured is not None  # noqa: PT018
+    category = settings.quality_measured.category
     pools = pools_column(tags, kept, settings.pools, category, run.recipe.train.curriculum)
     whole = pq.read_table(run.tags)
     place = whole.schema.get_field_index("pools")
@@ -100,7 +99,7 @@ def fingerprint_of(run: Run) -> bytes:
         VERSION,
         settings.needs_sketch,
         settings.require_thinking,
-        settings.quality and settings.quality.model_dump(),
+        settings.quality_measured and settings.quality_measured.model_dump(),
         settings.clusters and settings.clusters.model_dump(),
         student,
         sources_of(run.recipe.contamination, of_eval.data, of_eval.data_dir),
