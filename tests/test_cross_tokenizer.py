@@ -164,12 +164,13 @@ def test_with_one_vocabulary_it_is_the_plain_divergence(divergence, temperature)
     assert found.item() == pytest.approx(expected[divergence].item(), rel=1e-5)
 
 
-def probabilities(side: Side) -> list[list[float]]:
-    return (side.hidden.double() @ side.weight.double().T).softmax(1).tolist()
+def probabilities(side: Side, temperature: float = 1.0) -> list[list[float]]:
+    return (side.hidden.double() @ side.weight.double().T / temperature).softmax(1).tolist()
 
 
-def aligned_by_hand(student: Side, teacher: Side, spans: Spans, shared: Shared) -> float:
-    q, p, total = probabilities(student), probabilities(teacher), 0.0
+def aligned_by_hand(student: Side, teacher: Side, spans: Spans, shared: Shared, temperature: float) -> float:
+    q, p, total = probabilities(student, temperature), probabilities(teacher, temperature), 0.0
+    said, other_said = probabilities(student), probabilities(teacher)
     ours, theirs = student.ids.tolist(), teacher.ids.tolist()
     for first, last, teacher_first, teacher_last in zip(*(each.tolist() for each in spans), strict=True):
         if first == last and teacher_first == teacher_last:
@@ -181,19 +182,50 @@ def aligned_by_hand(student: Side, teacher: Side, spans: Spans, shared: Shared) 
             total += sum(other_rest) * math.log(sum(other_rest) / sum(rest))
             length = max(len(rest), len(other_rest))
             rest, other_rest = (each + [0.0] * (length - len(each)) for each in (rest, other_rest))
-            total += sum(abs(a - b) for a, b in zip(rest, other_rest, strict=True))
+            total += sum(abs(a - b) for a, b in zip(rest, other_rest, strict=True)) / temperature
         else:
-            mine = math.prod(q[n][ours[n]] for n in range(first, last + 1))
-            other = math.prod(p[n][theirs[n]] for n in range(teacher_first, teacher_last + 1))
+            mine = tempered(math.prod(said[n][ours[n]] for n in range(first, last + 1)), temperature)
+            whole = math.prod(other_said[n][theirs[n]] for n in range(teacher_first, teacher_last + 1))
+            other = tempered(whole, temperature)
             total += other * math.log(other / mine) + (1 - other) * math.log((1 - other) / (1 - mine))
     return total
 
 
+def tempered(probability: float, temperature: float) -> float:
+    """Of one of two outcomes."""
+    yes, no = probability ** (1 / temperature), (1 - probability) ** (1 / temperature)
+    return yes / (yes + no)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
 @pytest.mark.parametrize("at_once", [1, 2, 100])
-def test_aligned_is_as_by_hand_however_many_are_computed_at_once(at_once: int) -> None:
+def test_aligned_is_as_by_hand_however_many_are_computed_at_once(at_once: int, temperature: float) -> None:
     student, teacher = sides(11, 9, 8, 8)
-    found = cross_sum(student, teacher, MIXED, SHARED, way="aligned", at_once=at_once)
-    assert found.item() == pytest.approx(aligned_by_hand(student, teacher, MIXED, SHARED), rel=1e-5)
+    found = cross_sum(student, teacher, MIXED, SHARED, way="aligned", at_once=at_once, temperature=temperature)
+    assert found.item() == pytest.approx(aligned_by_hand(student, teacher, MIXED, SHARED, temperature), rel=1e-5)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0, 5.0])
+def test_a_text_that_both_find_as_likely_costs_nothing_however_it_is_cut(temperature: float) -> None:
+    """Half and half, and a quarter at once: with products of tempered probabilities 3.1 times T^2 at temperature 5."""
+    halves = Side(torch.zeros(2, 1), torch.zeros(2, 1), torch.tensor([0, 1]))
+    quarter = Side(torch.ones(1, 1), torch.tensor([[0.25], [0.75]]).log(), torch.tensor([0]))
+    spans = spans_of(Group(0, 1, 0, 0))
+    found = cross_sum(halves, quarter, spans, shared_of([0, 1], [0, 1], 2, 2), way="aligned", temperature=temperature)
+    assert found.item() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("way", ["aligned", "uld"])
+def test_the_square_of_the_temperature_keeps_the_size_of_gradients(way) -> None:
+    norms = []
+    for temperature in (1.0, 2.0, 5.0):
+        student, teacher = sides(11, 9, 8, 8)
+        hidden, teacher = student.hidden.div(10).requires_grad_(), Side(teacher.hidden / 10, *teacher[1:])
+        student = Side(hidden, student.weight, student.ids)
+        cross_sum(student, teacher, PAIRS, SHARED, way=way, temperature=temperature).mul(temperature**2).backward()
+        assert hidden.grad is not None
+        norms.append(hidden.grad.norm().item())
+    assert max(norms) < 2 * min(norms)
 
 
 @pytest.mark.parametrize("way", ["aligned", "uld"])
@@ -222,7 +254,11 @@ def test_gradients_are_those_of_finite_differences_and_reach_the_student_alone(w
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 def test_uld_is_that_of_trl(temperature: float) -> None:
-    """trl.experimental.gold.ULDLoss with its chain rule, on the sequences as it takes them."""
+    """trl.experimental.gold.ULDLoss with its chain rule, on the sequences as it takes them.
+
+    At other temperatures than 1 without groups of several tokens, whose probabilities it takes the product of as they are
+    tempered, and divided by the temperature, which it does not do.
+    """
     gold = pytest.importorskip("trl.experimental.gold.gold_trainer")
     from types import SimpleNamespace
 
@@ -234,6 +270,9 @@ def test_uld_is_that_of_trl(temperature: float) -> None:
     )  # fmt: skip
     # the groups of MIXED end where both have the same number of bytes
     ends, teacher_ends = torch.tensor([1, 10, 20, 30, 50, 60, 80, 90]), torch.tensor([1, 30, 35, 40, 50, 70, 80, 90])
+    spans = MIXED
+    if temperature != 1.0:
+        spans, teacher_ends = spans_of(*(Group(n, n, n, n) for n in range(8))), ends
 
     def with_one_before(side: Side) -> tuple[Tensor, Tensor, Tensor]:
         logits = (side.hidden @ side.weight.T)[None]
@@ -252,8 +291,8 @@ def test_uld_is_that_of_trl(temperature: float) -> None:
     expected = gold.ULDLoss(config)(
         ours[0], theirs[0], ours[1], theirs[1], ours[2], theirs[2], offsets(ends), offsets(teacher_ends)
     )
-    found = cross_sum(student, teacher, MIXED, SHARED, way="uld", temperature=temperature)
-    assert found.item() / len(MIXED.first) == pytest.approx(expected.item(), rel=1e-5)
+    found = cross_sum(student, teacher, spans, SHARED, way="uld", temperature=temperature)
+    assert found.item() / len(spans.first) == pytest.approx(expected.item() / temperature, rel=1e-5)
 
 
 # ---------------------------------------------------------------- in the trainer
@@ -278,7 +317,7 @@ def rows_of(aligner: Aligner, tokenizer: Any) -> list[dict[str, Any]]:
     for problem in tiny_model.PROBLEMS:
         message, reply = f"{problem.problem} é", tiny_model.reply(problem)
         example = render_example(tokenizer, message, reply, "<think>\n")
-        columns = aligner.columns(message, reply, "<think>\n", example)
+        columns = aligner.columns(message, reply, example, len(example.input_ids))
         rows.append({"input_ids": example.input_ids, "labels": example.labels, **columns})
     return rows
 
@@ -296,6 +335,38 @@ def test_groups_name_tokens_of_the_same_bytes_and_both_ends() -> None:
         assert (row["input_ids"][groups[-1][1]], row[TEACHER_IDS][groups[-1][3]]) == aligner.ends
         assert [group[0] for group in groups[1:]] == [group[1] + 1 for group in groups[:-1]]
         assert row["labels"][groups[0][0]] != -100
+
+
+def test_neither_reads_more_than_it_has_room_for() -> None:
+    """The student a cut example, the teacher what stands for that, and no more than it has positions."""
+    tokenizer, theirs = tiny_model.make_tokenizer(), other_tokenizer()
+    message, reply = "?", tiny_model.reply(tiny_model.PROBLEMS[0])
+    example = render_example(tokenizer, message, reply, "<think>\n")
+    whole = Aligner.of(tokenizer, theirs).columns(message, reply, example, len(example.input_ids))
+    cut = len(example.input_ids) - 9
+    found = Aligner.of(tokenizer, theirs).columns(message, reply, example, cut)
+    assert found[GROUPS] == [group for group in whole[GROUPS] if group[1] < cut]
+    assert 0 < len(found[GROUPS]) < len(whole[GROUPS])
+    assert found[TEACHER_IDS] == whole[TEACHER_IDS][: found[GROUPS][-1][3] + 1]
+    positions = len(whole[TEACHER_IDS]) - 4
+    found = Aligner.of(tokenizer, theirs, positions).columns(message, reply, example, len(example.input_ids))
+    assert 0 < len(found[GROUPS]) < len(whole[GROUPS])
+    assert len(found[TEACHER_IDS]) <= positions
+    found = Aligner.of(tokenizer, theirs).columns(message, reply, example, 1)
+    assert (found[GROUPS], len(found[TEACHER_IDS])) == ([], 1)
+
+
+@pytest.mark.parametrize("scheme", ["first", "always", "never"])
+def test_sentencepiece_and_its_space_before_the_text_are_aligned_behind_a_forced_start(scheme: str) -> None:
+    tokenizer, theirs = tiny_model.make_tokenizer(), sentencepiece_like()
+    theirs.backend_tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)  # type: ignore[arg-type]
+    theirs.add_special_tokens({"pad_token": "<pad>"})
+    prepare_tokenizer(theirs, OPENED.replace("<end>", "</s>"), None, None)
+    reply = tiny_model.reply(tiny_model.PROBLEMS[0])
+    example = render_example(tokenizer, "?", reply, "<think>\n")
+    found = Aligner.of(tokenizer, theirs).columns("?", reply, example, len(example.input_ids))[GROUPS]
+    taught = [place for place, label in enumerate(example.labels) if label != -100]
+    assert [place for group in found for place in range(group[0], group[1] + 1)] == taught
 
 
 def trainer_of(folder: Path, student: Any, teacher: Any, tokenizer: Any, theirs: Any, way: Any, **changes: Any) -> Any:
@@ -349,7 +420,8 @@ def test_a_reply_that_a_tokenizer_changes_has_no_groups() -> None:
     row = rows_of(Aligner.of(tokenizer, theirs), tokenizer)[0]
     assert row[GROUPS] or "Boxed" in tiny_model.reply(tiny_model.PROBLEMS[0])
     example = render_example(tokenizer, "?", "<think>\nABC\n</think>\n\nX", "<think>\n")
-    assert Aligner.of(tokenizer, theirs).columns("?", "<think>\nABC\n</think>\n\nX", "<think>\n", example)[GROUPS] == []
+    found = Aligner.of(tokenizer, theirs).columns("?", "<think>\nABC\n</think>\n\nX", example, len(example.input_ids))
+    assert found[GROUPS] == []
 
 
 def test_what_cannot_be_crossed_is_refused_in_the_recipe() -> None:

@@ -8,7 +8,7 @@ from r1distill.doctor.findings import Finding, Group, attempt, error, ok, warnin
 from r1distill.doctor.reading import Model
 from r1distill.errors import UserError
 from r1distill.prompting import THINK_END, THINK_START, encode_prompt, render
-from r1distill.train.render import check_example, prepare_tokenizer, render_example
+from r1distill.train.render import check_example, prepare_tokenizer, render_example, turn_end
 from r1distill.train_sections import Train, chat_template_text
 
 QUESTION = "What is 1 + 1?"
@@ -53,17 +53,6 @@ def check_ends(model: Model, role: str) -> list[Finding]:
     stops = " and ".join(named(model.tokenizer, other) for other in model.ends) or "nothing"
     remedy = f"add {end} to eos_token_id in its generation_config.json"
     return [warning(TOKENS, check, f"it stops at {stops}", f"a turn ends with {named(model.tokenizer, end)}", remedy)]
-
-
-def turn_end(tokenizer: Any) -> int | None:
-    """The special token that the template puts behind a reply."""
-    if not tokenizer.chat_template:
-        return None
-    mark = "@@reply@@"
-    messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": mark}]
-    after = tokenizer.apply_chat_template(messages, tokenize=False).partition(mark)[2].strip()
-    ids = tokenizer(after, add_special_tokens=False)["input_ids"] if after else []
-    return ids[0] if ids and ids[0] in tokenizer.all_special_ids else None
 
 
 def named(tokenizer: Any, token: int) -> str:

@@ -1,5 +1,6 @@
 """Examples for a teacher with another tokenizer: what it reads, and which of its tokens stand for which of the student's."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,26 +17,29 @@ TEACHER_IDS, GROUPS = "teacher_input_ids", "teacher_groups"
 
 @dataclass(frozen=True)
 class Aligner:
-    """Both tokenizers, prepared for rendering, and what their tokens stand for."""
+    """Both tokenizers, prepared for rendering, what their tokens stand for, and how many the teacher can read."""
 
     student: TokenBytes
     teacher: TokenBytes
     teacher_tokenizer: Any
     ends: tuple[int, int]
+    teacher_positions: int
 
     @staticmethod
-    def of(tokenizer: Any, teacher_tokenizer: Any) -> "Aligner":
+    def of(tokenizer: Any, teacher_tokenizer: Any, teacher_positions: int | None = None) -> "Aligner":
         return Aligner(
             TokenBytes(tokenizer, "the student"), TokenBytes(teacher_tokenizer, "the teacher"), teacher_tokenizer,
-            (tokenizer.eos_token_id, teacher_tokenizer.eos_token_id),
+            (tokenizer.eos_token_id, teacher_tokenizer.eos_token_id), teacher_positions or sys.maxsize,
         )  # fmt: skip
 
-    def columns(self, message: str, reply: str, prefill: str, example: Example) -> dict[str, Any]:
+    def columns(self, message: str, reply: str, example: Example, length: int) -> dict[str, Any]:
         """The teacher's tokens of the example, and groups as [first, last, teacher's first, teacher's last] token places.
 
-        Without a group where the two do not read the same reply, as where a tokenizer changes the text.
+        Of the example the student reads the first `length` tokens, and the teacher no more than stands for them and than it
+        has positions for. Without a group where the two do not read the same reply, as where a tokenizer changes the text.
         """
-        theirs = render_example(self.teacher_tokenizer, message, reply, prefill)
+        # in one piece: SentencePiece puts a space before the first of every piece
+        theirs = render_example(self.teacher_tokenizer, message, reply, "")
         start, teacher_start = first_taught(example.labels), first_taught(theirs.labels)
         ours, others = example.input_ids[start:], theirs.input_ids[teacher_start:]
         is_whole = bool(ours) and bool(others) and (ours[-1], others[-1]) == self.ends
@@ -44,7 +48,7 @@ class Aligner:
         try:
             groups = groups_of(self.student.of(ours), self.teacher.of(others))
         except ValueError:
-            return {TEACHER_IDS: theirs.input_ids, GROUPS: []}
+            groups, is_whole = [], False
         if is_whole:
             groups.append(Group(len(ours), len(ours), len(others), len(others)))
         places = [
@@ -56,7 +60,9 @@ class Aligner:
             ]
             for each in groups
         ]
-        return {TEACHER_IDS: theirs.input_ids, GROUPS: places}
+        places = [each for each in places if each[1] < length and each[3] < self.teacher_positions]
+        read = places[-1][3] + 1 if places else 1
+        return {TEACHER_IDS: theirs.input_ids[:read], GROUPS: places}
 
 
 def first_taught(labels: list[int]) -> int:

@@ -11,6 +11,10 @@ Both read the same reply, and alignment.py says which of their tokens stand for 
   differences by rank (https://arxiv.org/abs/2402.12030); several tokens are one by the chain rule: the last one's
   distribution times the probability of those before it.
 
+The temperature is that of the distributions that are compared: texts of several tokens are weighed at temperature 1 first,
+since a product of tempered probabilities would depend on how many tokens a text is cut into. Differences by rank are divided
+by it: their gradients shrink as 1 / T where those of a divergence do as 1 / T^2, and the caller multiplies by T^2.
+
 Logits are made for a few groups at a time, and again in the backward pass: of size (N, V) nothing is kept.
 """
 
@@ -101,15 +105,17 @@ def part_sum(
     with torch.no_grad():
         theirs = Part.of(teacher, spans.teacher_first, spans.teacher_last, temperature)
     if way == "uld":
-        return by_rank(*(side.log_probs.exp() * side.before.exp()[:, None] for side in (ours, theirs))).sum()
+        ranked = by_rank(*(side.log_probs.exp() * side.before.exp()[:, None] for side in (ours, theirs)))
+        return ranked.sum() / temperature
     is_pair = (spans.first == spans.last) & (spans.teacher_first == spans.teacher_last)
-    whole = matched(ours.log_probs[is_pair], theirs.log_probs[is_pair], shared, divergence)
-    spoken = two_outcomes(ours.said[~is_pair], theirs.said[~is_pair], divergence)
+    whole = matched(ours.log_probs[is_pair], theirs.log_probs[is_pair], shared, divergence, temperature)
+    spoken = two_outcomes(ours.said[~is_pair], theirs.said[~is_pair], divergence, temperature)
     return whole.sum() + spoken.sum()
 
 
 class Part(NamedTuple):
-    """Of G groups: `log_probs (G, V)` at the last token; logprobs `before (G,)` of the tokens before it, `said (G,)` of all."""
+    """Of G groups: `log_probs (G, V)` at the last token and at the temperature; logprobs `before (G,)` of the tokens before
+    it and `said (G,)` of all, at temperature 1."""
 
     log_probs: Tensor
     before: Tensor
@@ -117,34 +123,37 @@ class Part(NamedTuple):
 
     @staticmethod
     def of(side: Side, first: Tensor, last: Tensor, temperature: float) -> "Part":
-        log_probs = tempered(side, last, temperature)
-        said = log_probs.gather(1, side.ids[last][:, None])[:, 0]
+        logits = logits_at(side, last)
+        said = said_in(logits, side.ids[last])
         lengths = last - first
         group = torch.repeat_interleave(torch.arange(len(first), device=first.device), lengths)
         # places first .. last - 1 of every group
         starts = torch.repeat_interleave(lengths.cumsum(0) - lengths, lengths)
         places = first[group] + torch.arange(len(group), device=first.device) - starts
-        before = log_probs.new_zeros(len(first))
+        before = said.new_zeros(len(first))
         if len(places):
-            found = tempered(side, places, temperature).gather(1, side.ids[places][:, None])[:, 0]
-            before = before.index_add(0, group, found)
-        return Part(log_probs, before, said + before)
+            before = before.index_add(0, group, said_in(logits_at(side, places), side.ids[places]))
+        return Part((logits / temperature).log_softmax(1), before, said + before)
 
 
-def tempered(side: Side, places: Tensor, temperature: float) -> Tensor:
+def logits_at(side: Side, places: Tensor) -> Tensor:
     with torch.autocast(side.hidden.device.type, enabled=False):
-        logits = side.hidden[places].float() @ side.weight.float().T
-    return (logits / temperature).log_softmax(1)
+        return side.hidden[places].float() @ side.weight.float().T
 
 
-def matched(ours: Tensor, theirs: Tensor, shared: Shared, divergence: Divergence) -> Tensor:
+def said_in(logits: Tensor, ids: Tensor) -> Tensor:
+    """Logprobs `(G,)` of the tokens that were said, of logits `(G, V)`."""
+    return logits.gather(1, ids[:, None])[:, 0] - logits.logsumexp(1)
+
+
+def matched(ours: Tensor, theirs: Tensor, shared: Shared, divergence: Divergence, temperature: float) -> Tensor:
     """`(G,)` of logprobs `(G, V)` and `(G, V')`: the divergence on shared tokens and a bucket, and the rest by rank."""
     common, other = ours[:, shared.student], theirs[:, shared.teacher]
     if not len(shared.student_rest) and not len(shared.teacher_rest):
         return of_entries(other, common, divergence)
     rest, other_rest = ours[:, shared.student_rest], theirs[:, shared.teacher_rest]
     found = of_entries(with_bucket(other, other_rest), with_bucket(common, rest), divergence)
-    return found + by_rank(rest.exp(), other_rest.exp())
+    return found + by_rank(rest.exp(), other_rest.exp()) / temperature
 
 
 def with_bucket(common: Tensor, rest: Tensor) -> Tensor:
@@ -152,12 +161,12 @@ def with_bucket(common: Tensor, rest: Tensor) -> Tensor:
     return torch.cat([common, bucket.clamp(min=torch.tensor(LEAST).log().item())], 1)
 
 
-def two_outcomes(ours: Tensor, theirs: Tensor, divergence: Divergence) -> Tensor:
-    """`(G,)`: of the same text being said or not, from its logprobs `(G,)`."""
+def two_outcomes(ours: Tensor, theirs: Tensor, divergence: Divergence, temperature: float) -> Tensor:
+    """`(G,)`: of the same text being said or not, from its logprobs `(G,)` at temperature 1."""
 
     def both(said: Tensor) -> Tensor:
         said = said.clamp(max=-1e-6)
-        return torch.stack([said, torch.log(-torch.expm1(said))], 1)
+        return (torch.stack([said, torch.log(-torch.expm1(said))], 1) / temperature).log_softmax(1)
 
     return of_entries(both(theirs), both(ours), divergence)
 

@@ -80,7 +80,7 @@ def load_data(
         if curriculum is not None:
             found[POOLS] = pools_of(row.get(POOLS))
         if aligner is not None:
-            found |= aligner.columns(row["prompt"], row["completion"], prefill, example)
+            found |= aligner.columns(row["prompt"], row["completion"], example, found["length"])
         if teacher_cache is None:
             return found
         length = found["length"]

@@ -66,6 +66,17 @@ def check_turn_end(tokenizer: Any) -> None:
         )
 
 
+def turn_end(tokenizer: Any) -> int | None:
+    """The special token that the template puts behind a reply."""
+    if not tokenizer.chat_template:
+        return None
+    mark = "@@reply@@"
+    messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": mark}]
+    after = tokenizer.apply_chat_template(messages, tokenize=False).partition(mark)[2].strip()
+    ids = tokenizer(after, add_special_tokens=False)["input_ids"] if after else []
+    return ids[0] if ids and ids[0] in tokenizer.all_special_ids else None
+
+
 def render_example(tokenizer: Any, user_message: str, reply: str, prefill: str) -> Example:
     """Ids and labels of one example. The forced start of the reply is encoded apart, as it is when sampling."""
     prompt = encode(tokenizer, render(tokenizer, user_message))
