@@ -1,6 +1,7 @@
 """The teacher cache as a stage of its own: what is scored, against whole distributions in float64, killed and continued."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -339,6 +340,23 @@ def test_a_cache_that_does_not_fit_the_recipe_is_refused_with_both(
             scored(run)
         assert words in str(refused.value)
     assert {path: path.stat().st_mtime_ns for path in full.teacher_cache.iterdir()} == before
+
+
+def test_a_trace_that_the_teacher_has_no_room_for_has_no_distributions(tmp_path, tiny_teacher, tiny_student):
+    short = tmp_path / "short"
+    shutil.copytree(tiny_teacher, short)
+    config = read_json(short / "config.json")
+    run = sampled_run(tmp_path / "run", short, tiny_student)
+    tokenizer = tiny_model.make_tokenizer()
+    lengths = [
+        len(prompt_of(tokenizer, each)) + len(encode(tokenizer, tiny_model.reply(each).removeprefix("<think>\n"))) + 1
+        for each in tiny_model.PROBLEMS[:7]
+    ]
+    limit = min(lengths)
+    write_json(short / "config.json", {**config, "max_position_embeddings": limit})
+    counts = stage.cache_stage(run, Clock(run, "cache"))
+    assert counts["refused"] == sum(length > limit for length in lengths) > 0
+    assert counts["traces"] == 7 - counts["refused"] == 7 - counts["without"]
 
 
 def test_a_cache_of_another_chat_template_is_not_continued(tmp_path, tiny_teacher, tiny_student):

@@ -14,6 +14,7 @@ from r1distill.errors import UserError
 from r1distill.generate.distributions import sparse_rows
 from r1distill.prompting import encode
 from r1distill.records import Trace
+from r1distill.train.cross_data import GROUPS, TEACHER_IDS, Aligner
 from r1distill.train.data import Data, load_data
 from r1distill.train.render import IGNORED, Example, check_example, cut, render_example
 from r1distill.train.teacher_cache import NO_ROW, CacheWriter, Teacher
@@ -84,7 +85,7 @@ def test_the_teachers_rows_are_cut_with_the_tokens(tmp_path: Path) -> None:
     with CacheWriter(tmp_path / "cache", teacher) as cache:
         trace = Trace("p1", 0, "teacher", "sha", 0, LONG, None, "", "stop", token_ids=ids, n_tokens=len(ids))
         cache.add(trace, sparse_rows(top, logprobs, top[:, 0], logprobs[:, 0]))
-    options = {"overlong": "truncate", "teacher_cache": tmp_path / "cache"}
+    options = {"overlong": "truncate", "teacher_caches": [tmp_path / "cache"]}
     data = load(tmp_path / "d", [row(0, SHORT), row(1, LONG)], **options)
     assert data.with_rows == 1
     assert list(map(len, data.train["teacher_row"])) == data.lengths
@@ -92,6 +93,16 @@ def test_the_teachers_rows_are_cut_with_the_tokens(tmp_path: Path) -> None:
     start = data.lengths[1] - data.train["teacher_row"][1][-1] - 1
     assert data.train["teacher_row"][1] == [NO_ROW] * start + list(range(200 - start))
     assert data.train["input_ids"][1][start:] == ids[: 200 - start]
+
+
+def test_what_another_teacher_reads_is_cut_with_the_example(tmp_path: Path) -> None:
+    tokenizer = tiny_model.make_tokenizer()
+    aligner = Aligner.of(tokenizer, tokenizer)
+    data = load(tmp_path / "d", [row(0, SHORT), row(1, LONG)], overlong="truncate", aligner=aligner)
+    assert data.lengths[1] == 200
+    for length, groups, teacher_ids in zip(data.lengths, data.train[GROUPS], data.train[TEACHER_IDS], strict=True):
+        assert groups[-1][1] == length - 1
+        assert len(teacher_ids) == length
 
 
 def test_a_malformed_example_is_left_out_with_its_reason(tmp_path: Path) -> None:

@@ -1,21 +1,33 @@
 """Distributions of several teachers, mixed or each in its domain."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import tiny_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydantic import ValidationError
+from test_cache_stage import sampled_run
 
+from r1distill.cache.stage import cache_stage
 from r1distill.errors import UserError
 from r1distill.generate.distributions import SparseRows
+from r1distill.prompting import load_prompt
 from r1distill.recipe import Recipe
-from r1distill.records import Trace
+from r1distill.records import Problem, Trace
+from r1distill.run import Clock
+from r1distill.store import write_records
 from r1distill.teachers_section import ScoringTeacher
-from r1distill.train.several_teachers import SeveralTeachers, mixed, weights_of
+from r1distill.train.data import load_data
+from r1distill.train.loading import cache_folders, open_cache
+from r1distill.train.render import prepare_tokenizer
+from r1distill.train.several_teachers import SeveralTeachers, mixed, refuse_idle, weights_of
 from r1distill.train.teacher_cache import NO_ROW, CacheWriter, Gathered, Teacher, TeacherCache
 
 VOCABULARY = 12
@@ -98,25 +110,112 @@ def cache(
     return TeacherCache(folder / name)
 
 
-def test_rows_are_those_of_the_first_and_tokens_are_compared(tmp_path: Path) -> None:
+def row_of(several: SeveralTeachers, problem: str) -> int:
+    found = several.numbering.tokens_of(problem, 0)
+    assert found is not None
+    return found[1]
+
+
+def test_every_trace_of_any_of_them_has_rows_and_tokens_are_compared(tmp_path: Path) -> None:
     first = cache(tmp_path, "a", {("p", 0): [{1: 0.6, 2: 0.3}, {3: 0.9}], ("q", 0): [{4: 0.5}]}, [7, 8])
-    second = cache(tmp_path, "b", {("q", 0): [{4: 0.7, 5: 0.2}], ("p", 0): [{2: 0.8}, {3: 0.5, 6: 0.4}]}, [7, 8])
-    others = cache(tmp_path, "c", {("p", 0): [{2: 0.8}, {3: 0.5}], ("q", 0): [{1: 1.0}]}, [9, 9])
+    second = cache(
+        tmp_path, "b", {("q", 0): [{4: 0.7, 5: 0.2}], ("p", 0): [{2: 0.8}, {3: 0.5, 6: 0.4}], ("r", 0): [{9: 0.5}] * 2}, [7, 8]
+    )  # fmt: skip
+    others = cache(tmp_path, "c", {("p", 0): [{2: 0.8}, {3: 0.5}]}, [9, 9])
     several = SeveralTeachers(["a", "b"], [first, second], lambda problem: [0.25, 0.75])
-    (tokens, row), (_, other_row) = several.tokens_of("p", 0) or ([], 0), several.tokens_of("q", 0) or ([], 0)
-    assert list(tokens) == [7, 8]
-    found = dense(several.gather(np.array([other_row, NO_ROW, row + 1, row])))
-    expected = np.zeros((4, VOCABULARY))
+    p, q, r = (row_of(several, name) for name in "pqr")
+    assert list(several.numbering.tokens_of("p", 0)[0]) == [7, 8]  # type: ignore[index]
+    assert len({p, p + 1, q, r, r + 1}) == 5
+    assert several.taught == {"a": 2, "b": 3}
+    found = dense(several.gather(np.array([q, NO_ROW, p + 1, p, r + 1])))
+    expected = np.zeros((5, VOCABULARY))
     expected[0, [4, 5]] = 0.25 * 0.5 + 0.75 * 0.7, 0.75 * 0.2
     expected[2, [3, 6]] = 0.25 * 0.9 + 0.75 * 0.5, 0.75 * 0.4
     expected[3, [1, 2]] = 0.25 * 0.6, 0.25 * 0.3 + 0.75 * 0.8
+    expected[4, 9] = 0.5  # the first has no room for it
     np.testing.assert_allclose(found, expected, atol=1e-6)
-    with pytest.raises(UserError, match=r"the cache of c has none of the traces of a; run `r1distill cache` again"):
+    with pytest.raises(UserError, match=r"c reads all 1 traces that it shares with others in other tokens"):
         SeveralTeachers(["a", "c"], [first, others], lambda problem: [1, 1])
     routed = SeveralTeachers(["a", "b"], [first, second], lambda problem: [0, 1] if problem == "q" else [1, 0])
-    found = dense(routed.gather(np.array([other_row, row])))
+    found = dense(routed.gather(np.array([q, p])))
     assert found[0].nonzero()[0].tolist() == [4, 5]
     assert found[1].nonzero()[0].tolist() == [1, 2]
+    assert routed.taught == {"a": 1, "b": 1}
+
+
+def test_who_ends_in_another_token_says_nothing_of_the_end(tmp_path: Path) -> None:
+    first = cache(tmp_path, "a", {("p", 0): [{1: 0.6}, {8: 0.9}]}, [7, 8])
+    second = cache(tmp_path, "b", {("p", 0): [{2: 0.8}, {9: 0.5}]}, [7, 9])
+    several = SeveralTeachers(["a", "b"], [first, second], lambda problem: [0.5, 0.5])
+    found = dense(several.gather(np.array([0, 1])))
+    assert found[0].nonzero()[0].tolist() == [1, 2]
+    assert found[1].nonzero()[0].tolist() == [8]
+    assert found[1, 8] == pytest.approx(0.9)
+
+
+def test_a_teacher_of_no_problem_is_an_error_that_names_the_domains_there_are() -> None:
+    problems = [("gsm8k", "math"), ("mbpp", "code")]
+    refuse_idle([teacher("all"), teacher("math", 1, "math")], problems)
+    refuse_idle([teacher("all"), teacher("math", 1, "maths")], [])
+    for teachers, message in (
+        ([teacher("all"), teacher("math", 1, "maths")], "math teaches no problem: its domains are maths, and there are the"),
+        ([teacher("math", 1, "math"), teacher("code", 1, "code"), teacher("all")], "all teaches no problem: others name all"),
+    ):  # fmt: skip
+        with pytest.raises(
+            UserError, match=rf"\[\[teachers\]\] {message}.*sources gsm8k, mbpp and the kinds code, math"
+        ):
+            refuse_idle(teachers, problems)
+
+
+def test_each_teacher_scores_what_it_teaches_and_training_finds_it(
+    tmp_path: Path, tiny_teacher: Path, tiny_student: Path
+) -> None:
+    """The teachers of a run are two, one of the even problems and one of all others, which the first cache does not have."""
+    even = {problem.id for problem in tiny_model.PROBLEMS[::2]}
+    run = sampled_run(
+        tmp_path, tiny_teacher, tiny_student, cache={"source": "transformers", "dtype": "float32"},
+        train={"kl": {}, "max_length": 256},
+        teachers=[
+            {"name": "of_even", "model": str(tiny_teacher), "domains": ["even"]},
+            {"name": "rest", "model": str(tiny_student)},
+        ],
+    )  # fmt: skip
+    problems = [
+        dataclasses.replace(problem, source="even" if problem.id in even else problem.source)
+        for problem in tiny_model.PROBLEMS
+    ]
+    write_records(run.problems, Problem, problems)
+    counts = cache_stage(run, Clock(run, "cache"))["teachers"]
+    kept = {problem.id for problem in tiny_model.PROBLEMS[:7]}
+    assert {name: each["traces"] for name, each in counts.items()} == {
+        "of_even": len(kept & even),
+        "rest": len(kept - even),
+    }
+    several = open_cache(run, tiny_model.make_tokenizer())
+    assert isinstance(several, SeveralTeachers)
+    assert {problem_id for problem_id, _ in several.numbering.places} == kept
+    message = {problem.id: load_prompt(tiny_model.PROMPT, "").user_message(problem) for problem in problems}
+    dataset = [
+        {"problem_id": problem.id, "sample": 0, "prompt": message[problem.id], "completion": tiny_model.reply(problem)}
+        for problem in problems[:7]
+    ]
+    run.dataset.mkdir(exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(dataset), run.dataset / "train.parquet")
+    data = load_data(
+        run.dataset, tmp_path / "work", prepared(), prefill="<think>\n", max_length=256, overlong="drop", processes=None,
+        teacher_caches=cache_folders(run),
+    )  # fmt: skip
+    assert data.with_rows == len(kept)
+    for row in data.train:
+        rows = np.array([number for number in row["teacher_row"] if number != NO_ROW])
+        assert len(rows) > 3
+        assert (several.gather(rows).ids[:, 0] >= 0).all()
+
+
+def prepared() -> Any:
+    tokenizer = tiny_model.make_tokenizer()
+    prepare_tokenizer(tokenizer, None, None, None)
+    return tokenizer
 
 
 def recipe(**changes: Any) -> Recipe:

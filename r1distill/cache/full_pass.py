@@ -1,5 +1,6 @@
 """Scoring with transformers: one pass over the reply, and from whole distributions what training wants of them."""
 
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -41,11 +42,13 @@ def open_pass(recipe: Recipe, scorer: Scorer, teacher: Teacher) -> Iterator[Scor
     if "device_map" not in settings.model_args and torch.accelerator.is_available():
         model.to(torch.accelerator.current_accelerator())
     refuse_other_head(model, scorer.model)
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None) or sys.maxsize
 
     def score(items: Iterable[Item], keep: Keep) -> None:
         for batch in batches(items, settings.batch_tokens):
-            scores = scores_of(model, batch, teacher, settings.batch_tokens)
-            keep(list(zip(batch, scores, strict=True)))
+            fitting = [item for item in batch if len(item) <= positions]
+            scores = iter(scores_of(model, fitting, teacher, settings.batch_tokens) if fitting else ())
+            keep([(item, next(scores) if len(item) <= positions else None) for item in batch])
 
     yield score
 

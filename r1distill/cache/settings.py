@@ -7,6 +7,9 @@ from typing import Any
 from r1distill.errors import UserError
 from r1distill.prompting import load_prompt
 from r1distill.recipe import Recipe
+from r1distill.records import Problem
+from r1distill.run import Run
+from r1distill.store import read_records
 from r1distill.train.teacher_cache import MANIFEST, TeacherCache, differences
 
 
@@ -97,11 +100,21 @@ def open_fitting(recipe: Recipe, folder: Path) -> TeacherCache:
     return cache
 
 
-def refuse_other_vocabulary(student: str, its_sha256: str, teacher: str, sha256: str) -> None:
-    """Raise UserError unless both map the same tokens to the same ids."""
-    if its_sha256 != sha256:
-        raise UserError(
-            f"[train.kl]: the vocabulary of the student {student} is not that of the teacher {teacher}, so their "
-            "distributions are over different tokens; take a teacher and a student of one family, or let the teacher run in the "
-            'training (train.kl.online) with train.kl.cross_tokenizer = "aligned"'
-        )
+def domains_of(run: Run) -> dict[str, tuple[str, str]]:
+    """Source and kind of each problem, by its id: what [[teachers]] name as domains."""
+    return {problem.id: (problem.source, problem.kind) for problem in read_records(run.problems, Problem)}
+
+
+def refuse_other_vocabulary(
+    student: str, its_sha256: str, teacher: str, sha256: str, section: str = "train.kl"
+) -> None:
+    """Raise UserError unless both map the same tokens to the same ids. `section` of the recipe is for the remedy."""
+    if its_sha256 == sha256:
+        return
+    remedy = "take a teacher and a student of one family"
+    if section == "train.kl":
+        remedy += ', or let the teacher run in the training (train.kl.online) with train.kl.cross_tokenizer = "aligned"'
+    raise UserError(
+        f"[{section}]: the vocabulary of the student {student} is not that of the teacher {teacher}, so that they read "
+        f"different tokens; {remedy}"
+    )

@@ -10,6 +10,7 @@ from typing import Any
 
 from r1distill.cache.settings import (
     Scorer,
+    domains_of,
     engine_of,
     manifest_of,
     open_fitting,
@@ -24,6 +25,7 @@ from r1distill.models import load_tokenizer
 from r1distill.prompting import template_sha256
 from r1distill.recipe import Recipe
 from r1distill.run import Clock, Run
+from r1distill.train.several_teachers import refuse_idle, weights_of
 from r1distill.train.teacher_cache import CacheWriter, Teacher, TeacherCache, vocabulary_sha256
 
 PASSES = {"vllm": "r1distill.cache.vllm_pass", "transformers": "r1distill.cache.full_pass"}
@@ -34,18 +36,22 @@ def cache_stage(run: Run, clock: Clock) -> dict[str, Any]:
 
     With [[teachers]] each has its turn, and a cache of its own; the counts are by their names then.
     """
-    if not run.recipe.teachers:
-        return cache_of(run, clock, run.teacher_cache)
+    keys, teachers = kept_keys(run), run.recipe.teachers
+    if not teachers:
+        return cache_of(run, clock, run.teacher_cache, keys)
+    domains = domains_of(run)
+    refuse_idle(teachers, domains.values())
+    weights = {each: weights_of(teachers, *each) for each in set(domains.values())}
     found: dict[str, Any] = {}
-    for name, recipe in recipes_of(run.recipe).items():
+    for place, (name, recipe) in enumerate(recipes_of(run.recipe).items()):
+        taught = {key for key in keys if weights[domains[key[0]]][place]}
         say(f"  {name}: {recipe.cache.model}")
-        found[name] = cache_of(Run(recipe), clock, run.teacher_cache / name)
+        found[name] = cache_of(Run(recipe), clock, run.teacher_cache / name, taught)
     return {"teachers": found, "tokens": sum(each.pop("tokens", 0) for each in found.values())}
 
 
-def cache_of(run: Run, clock: Clock, folder: Path) -> dict[str, Any]:
-    """One cache, for the teacher that the run's recipe names."""
-    keys = kept_keys(run)
+def cache_of(run: Run, clock: Clock, folder: Path, keys: set[tuple[str, int]]) -> dict[str, Any]:
+    """One cache of the traces of these keys, for the teacher that the run's recipe names."""
     if run.recipe.cache.source == "generation":
         cache = open_fitting(run.recipe, folder)
         counts = counts_of(cache, keys)

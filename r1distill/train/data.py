@@ -1,7 +1,7 @@
 """The dataset of the run as token ids: rendered, every example checked, and none longer than the student reads."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,6 +16,7 @@ from r1distill.store import file_sha256
 from r1distill.train.cross_data import GROUPS, TEACHER_IDS, Aligner
 from r1distill.train.curriculum import PHASE, POOLS, Plan, Share, shares_of
 from r1distill.train.render import IGNORED, Example, check_example, cut, malformed, render_example, render_sampled
+from r1distill.train.several_teachers import Numbering
 from r1distill.train.teacher_cache import MANIFEST, NO_ROW, TeacherCache
 
 
@@ -51,13 +52,13 @@ def load_data(
     max_length: int,
     overlong: str,
     processes: int | None,
-    teacher_cache: Path | None = None,
+    teacher_caches: Sequence[Path] = (),
     curriculum: Callable[[list[list[str]]], Plan] | None = None,
     aligner: Aligner | None = None,
 ) -> Data:
     """Raises UserError where an example is not taught as it should be, and for overlong ones with `overlong = "error"`.
 
-    With a `teacher_cache` the examples are the very tokens that were sampled, and each knows its row there. A
+    With `teacher_caches` the examples are the very tokens that were sampled, and each knows its row there. A
     `curriculum` makes an order of the pools of each example. With an `aligner` they have the tokens of another teacher too.
     """
     files = {
@@ -72,16 +73,17 @@ def load_data(
             f"list or one string; there are {', '.join(loaded['train'].column_names)}; add it, or take [train.curriculum] out"
         )
     # decides the fingerprint under which `datasets` keeps the result
-    made_by = None if teacher_cache is None else file_sha256(teacher_cache / MANIFEST)
+    made_by = [file_sha256(cache / MANIFEST) for cache in teacher_caches]
+    caches = tuple(teacher_caches)
 
-    def to_ids(row: dict[str, Any], made_by: str | None) -> dict[str, Any]:
-        example, rows = tokenised(row, tokenizer, prefill, teacher_cache)
+    def to_ids(row: dict[str, Any], made_by: list[str]) -> dict[str, Any]:
+        example, rows = tokenised(row, tokenizer, prefill, caches)
         found = checked(row, example, tokenizer, max_length if overlong == "truncate" else None)
         if curriculum is not None:
             found[POOLS] = pools_of(row.get(POOLS))
         if aligner is not None:
             found |= aligner.columns(row["prompt"], row["completion"], example, found["length"])
-        if teacher_cache is None:
+        if not caches:
             return found
         length = found["length"]
         return {**found, "teacher_row": (rows or [NO_ROW] * length)[:length], "has_rows": rows is not None}
@@ -105,14 +107,14 @@ def load_data(
         )
     if not kept["train"].num_rows:
         raise UserError(f"all {n_overlong} examples are longer than train.max_length = {max_length}; raise it")
-    columns = ["input_ids", "labels", *([] if teacher_cache is None else ["teacher_row"])]
+    columns = ["input_ids", "labels", *(["teacher_row"] if caches else [])]
     columns += [] if aligner is None else [TEACHER_IDS, GROUPS]
     train, shares = kept["train"], []
     if curriculum is not None:
         plan = curriculum(train[POOLS][:])
         shares = shares_of(plan, np.array(train["length"][:]))
         train = train.select(plan.examples).add_column(PHASE, plan.phase)
-    with_rows = 0 if teacher_cache is None else sum(train["has_rows"])
+    with_rows = sum(train["has_rows"]) if caches else 0
     if aligner is not None:
         with_rows = sum(bool(groups) for groups in train[GROUPS])
         if not with_rows:
@@ -144,11 +146,11 @@ def of_splits(dataset: DatasetDict, column: str) -> Iterator[Any]:
 
 
 def tokenised(
-    row: dict[str, Any], tokenizer: Any, prefill: str, teacher_cache: Path | None
+    row: dict[str, Any], tokenizer: Any, prefill: str, teacher_caches: tuple[Path, ...]
 ) -> tuple[Example, list[int] | None]:
-    """An example, and the row of each of its tokens in the cache where it has them."""
-    if teacher_cache is not None:
-        found = opened(teacher_cache).tokens_of(row["problem_id"], row["sample"])
+    """An example, and the row of each of its tokens in the caches where it has them."""
+    if teacher_caches:
+        found = opened(teacher_caches).tokens_of(row["problem_id"], row["sample"])
         if found is not None:
             sampled, first = found[0].tolist(), found[1]
             with_rows = render_sampled(tokenizer, row["prompt"], row["completion"], prefill, sampled, first)
@@ -188,6 +190,7 @@ def checked(row: dict[str, Any], example: Example, tokenizer: Any, cut_at: int |
 
 
 @cache
-def opened(folder: Path) -> TeacherCache:
-    """One a process: it is memory-mapped and cannot be sent to another."""
-    return TeacherCache(folder)
+def opened(folders: tuple[Path, ...]) -> TeacherCache | Numbering:
+    """One a process: they are memory-mapped and cannot be sent to another."""
+    caches = [TeacherCache(folder) for folder in folders]
+    return caches[0] if len(caches) == 1 else Numbering(caches)

@@ -1,5 +1,6 @@
 """The student, its tokenizer, and whoever gives the teacher's distributions."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -7,53 +8,77 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreT
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from r1distill import models
-from r1distill.cache.settings import open_fitting, recipes_of, refuse_other_vocabulary
+from r1distill.cache.settings import domains_of, open_fitting, recipes_of, refuse_other_vocabulary
 from r1distill.errors import UserError
-from r1distill.records import Problem
 from r1distill.run import Run
-from r1distill.store import read_records
 from r1distill.train.cross_data import Aligner, Cross
-from r1distill.train.render import prepare_tokenizer
-from r1distill.train.several_teachers import SeveralTeachers, weights_of
+from r1distill.train.render import prepare_tokenizer, turn_end
+from r1distill.train.several_teachers import SeveralTeachers, refuse_idle, weights_of
 from r1distill.train.teacher_cache import TeacherCache, vocabulary_sha256
 from r1distill.train_sections import Train, chat_template_text
 
 TEACHER_KEY = "the teacher of train.kl.online, train.hidden or train.attention"
 
 
+def cache_folders(run: Run) -> list[Path]:
+    """Of the teacher's distributions; with [[teachers]] one for each."""
+    return [run.teacher_cache / teacher.name for teacher in run.recipe.teachers] or [run.teacher_cache]
+
+
 def open_cache(run: Run, tokenizer: PreTrainedTokenizerBase) -> TeacherCache | SeveralTeachers:
     """Raises UserError where there is none, and where it is of another teacher, prompt or vocabulary than the recipe's."""
     recipe = run.recipe
-    folders = {run.teacher_cache: recipe}
-    if recipe.teachers:
-        folders = {run.teacher_cache / name: each for name, each in recipes_of(recipe).items()}
     its_sha256 = vocabulary_sha256(tokenizer.get_vocab())
     caches = []
-    for folder, each in folders.items():
+    for folder, each in zip(cache_folders(run), recipes_of(recipe).values() or [recipe], strict=True):
         cache = open_fitting(each, folder)
         manifest = cache.manifest
         refuse_other_vocabulary(recipe.train.student, its_sha256, manifest["model"], manifest["vocabulary_sha256"])
         caches.append(cache)
     if not recipe.teachers:
         return caches[0]
-    domains = {problem.id: (problem.source, problem.kind) for problem in read_records(run.problems, Problem)}
+    domains = domains_of(run)
+    refuse_idle(recipe.teachers, domains.values())
     names = [teacher.name for teacher in recipe.teachers]
     return SeveralTeachers(names, caches, lambda problem_id: weights_of(recipe.teachers, *domains[problem_id]))
 
 
 def load_online_teacher(settings: Train, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-    """The teacher in the training. Raises UserError where its vocabulary is another unasked, and under ZeRO-3."""
+    """The teacher in the training.
+
+    Raises UserError where its vocabulary is another unasked, where it has fewer positions than the student reads, and under
+    ZeRO-3.
+    """
     name = settings.online_teacher
     assert name
-    path = models.resolve_model(name, TEACHER_KEY)
+    path, trust = models.resolve_model(name, TEACHER_KEY), settings.trusts_remote_code
     if settings.kl is None or not settings.kl.cross_tokenizer:
-        trust = settings.trusts_remote_code
         theirs = models.load_tokenizer(name, None, TEACHER_KEY, trust_remote_code=trust)
         ours, other = (vocabulary_sha256(each.get_vocab()) for each in (tokenizer, theirs))
-        refuse_other_vocabulary(settings.student, ours, name, other)
+        section = (
+            "train.kl"
+            if settings.kl and settings.kl.online
+            else "train.hidden"
+            if settings.hidden
+            else "train.attention"
+        )
+        refuse_other_vocabulary(settings.student, ours, name, other, section)
+        positions = positions_of(name, settings)
+        if positions is not None and positions < settings.max_length:
+            raise UserError(
+                f"{name}, {TEACHER_KEY}, has {positions} positions, and train.max_length = {settings.max_length}; lower that, "
+                "or take a teacher that reads as much"
+            )
     if is_deepspeed_zero3_enabled():
         raise UserError("train.kl.online with DeepSpeed ZeRO-3 is not supported: use FSDP2, or make a cache")
     return AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, settings.dtype), **settings.model_args)
+
+
+def positions_of(name: str, settings: Train) -> int | None:
+    """How many tokens the teacher can read; None where its config does not say."""
+    path = models.resolve_model(name, TEACHER_KEY)
+    config = AutoConfig.from_pretrained(path, trust_remote_code=settings.trusts_remote_code)
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
 def load_aligner(settings: Train, tokenizer: PreTrainedTokenizerBase) -> Aligner | None:
@@ -63,8 +88,16 @@ def load_aligner(settings: Train, tokenizer: PreTrainedTokenizerBase) -> Aligner
     name = settings.online_teacher
     assert name
     theirs = models.load_tokenizer(name, None, TEACHER_KEY, trust_remote_code=settings.trusts_remote_code)
-    prepare_tokenizer(theirs, None, None, None)
-    return Aligner.of(tokenizer, theirs)
+    if not theirs.chat_template:
+        raise UserError(
+            f"train.kl.online = {name}: its tokenizer has no chat template, so that it cannot be asked the problem; take the "
+            "instruct model of its family"
+        )
+    if (end := turn_end(theirs)) is not None:  # where a base model's end token is not that of its template
+        theirs.eos_token_id = end
+    if theirs.pad_token_id in (None, theirs.eos_token_id):  # masked, so that any other token does
+        theirs.pad_token = next(token for token in theirs.get_vocab() if token != theirs.eos_token)
+    return Aligner.of(tokenizer, theirs, positions_of(name, settings))
 
 
 def load_cross(settings: Train, aligner: Aligner | None, student: Any, teacher: Any) -> Cross | None:

@@ -5,7 +5,7 @@ is known by its likeliest tokens; the mixture is known on all of them together, 
 counts as 0 for it. That understates p(v) by at most the mass that its row leaves out, a thousandth.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,51 +58,115 @@ def mixed(rows: Sequence[Gathered], weights: Floats) -> Gathered:
     return Gathered(found, logprobs, None)
 
 
-class SeveralTeachers:
-    """Caches of several teachers in place of one TeacherCache. Rows are numbered as in the first.
+def refuse_idle(teachers: Sequence[ScoringTeacher], domains: Iterable[tuple[str, str]]) -> None:
+    """Raise UserError for a teacher of none of the problems, of which `domains` are source and kind."""
+    known = set(domains)
+    taught = np.array([weights_of(teachers, *each) for each in sorted(known)]).reshape(-1, len(teachers)).any(axis=0)
+    for teacher, teaches in zip(teachers, taught.tolist(), strict=True):
+        if not teaches and known:
+            own = (
+                f"its domains are {', '.join(teacher.domains)}" if teacher.domains else "others name all their domains"
+            )
+            raise UserError(
+                f"[[teachers]] {teacher.name} teaches no problem: {own}, and there are the sources "
+                f"{', '.join(sorted({source for source, _ in known}))} and the kinds "
+                f"{', '.join(sorted({kind for _, kind in known}))}; correct the names, or take it out"
+            )
 
-    Raises UserError where none of the others has a trace of the first, by its very tokens.
+
+class Numbering:
+    """The traces of several caches under one numbering, each with its tokens in the first cache that has it."""
+
+    def __init__(self, caches: Sequence[TeacherCache]) -> None:
+        self.caches = list(caches)
+        self.places: dict[tuple[str, int], int] = {}
+        self.in_cache: list[tuple[int, int]] = []  # of each trace: which cache, and its number there
+        lengths = []
+        for place, cache in enumerate(self.caches):
+            of_cache = np.diff(cache.starts)
+            for key, number in cache.places.items():
+                if key not in self.places:
+                    self.places[key] = len(self.in_cache)
+                    self.in_cache.append((place, number))
+                    lengths.append(of_cache[number])
+        self.starts = np.concatenate([[0], np.cumsum(np.array(lengths, dtype=np.int64))])
+
+    def tokens_of(self, problem_id: str, sample: int) -> tuple[NDArray[np.int32], int] | None:
+        """As of a TeacherCache."""
+        trace = self.places.get((problem_id, sample))
+        if trace is None:
+            return None
+        place, _ = self.in_cache[trace]
+        found = self.caches[place].tokens_of(problem_id, sample)
+        return None if found is None else (found[0], int(self.starts[trace]))
+
+
+class SeveralTeachers:
+    """Caches of several teachers in place of one TeacherCache. Rows are numbered as in Numbering.
+
+    A teacher takes part in a trace that its cache has by the same tokens, but for the end token: instruct and base models of
+    one family end differently, and who ends otherwise says nothing of the end. Raises UserError for a teacher that reads
+    none of what it shares with others in their tokens.
     """
 
     temperatures: tuple[float, ...] = ()  # the tail of a mixture at another temperature does not follow from the tails
 
     def __init__(self, names: Sequence[str], caches: Sequence[TeacherCache], weigh: Weigh) -> None:
-        self.caches = list(caches)
-        first = self.caches[0]
-        self.manifest: dict[str, Any] = first.manifest
-        self.weights = np.zeros((len(first.traces), len(caches)))
-        # the number of each of the first one's traces in the others, -1 where it is not there
-        self.numbers = np.full((len(first.traces), len(caches)), -1, dtype=np.int64)
-        self.numbers[:, 0] = np.arange(len(first.traces))
-        for (problem_id, sample), number in first.places.items():
-            self.weights[number] = weigh(problem_id)
-            tokens = first.tokens_of(problem_id, sample)
-            for place, other in enumerate(self.caches[1:], 1):
-                theirs = other.tokens_of(problem_id, sample)
-                if tokens is not None and theirs is not None and np.array_equal(tokens[0], theirs[0]):
-                    self.numbers[number, place] = other.places[problem_id, sample]
-        for place, name in enumerate(names[1:], 1):
-            if len(first) and (self.numbers[:, place] < 0).all():
+        self.names, self.caches = list(names), list(caches)
+        self.numbering = Numbering(caches)
+        self.manifest: dict[str, Any] = self.caches[0].manifest
+        shape = (len(self.numbering.in_cache), len(caches))
+        self.weights = np.zeros(shape)
+        # the number of each trace in each cache, -1 where it is not there; and whether it ends in another token there
+        self.numbers = np.full(shape, -1, dtype=np.int64)
+        self.ends_otherwise = np.zeros(shape, dtype=bool)
+        others = np.zeros(len(caches), dtype=np.int64)  # traces that are in other tokens
+        for (problem_id, sample), trace in self.numbering.places.items():
+            self.weights[trace] = weigh(problem_id)
+            tokens = self.tokens(problem_id, sample, self.numbering.in_cache[trace][0])
+            for place, cache in enumerate(self.caches):
+                theirs = self.tokens(problem_id, sample, place)
+                if tokens is None or theirs is None:
+                    continue
+                if len(tokens) == len(theirs) and np.array_equal(tokens[:-1], theirs[:-1]):
+                    self.numbers[trace, place] = cache.places[problem_id, sample]
+                    self.ends_otherwise[trace, place] = bool(len(tokens)) and tokens[-1] != theirs[-1]
+                else:
+                    others[place] += 1
+        for name, different, same in zip(self.names, others.tolist(), (self.numbers >= 0).sum(axis=0), strict=True):
+            if different and not same:
                 raise UserError(
-                    f"[[teachers]]: the cache of {name} has none of the traces of {names[0]}; run `r1distill cache` again"
+                    f"[[teachers]]: {name} reads all {different} traces that it shares with others in other tokens, so that "
+                    "their distributions cannot be mixed; take a teacher of the same family, or sample with a model that "
+                    "keeps its tokens (teacher.backend = vllm)"
                 )
 
-    def __len__(self) -> int:
-        return len(self.caches[0])
+    def tokens(self, problem_id: str, sample: int, place: int) -> NDArray[np.int32] | None:
+        found = self.caches[place].tokens_of(problem_id, sample)
+        return None if found is None else found[0]
 
-    def tokens_of(self, problem_id: str, sample: int) -> tuple[NDArray[np.int32], int] | None:
-        return self.caches[0].tokens_of(problem_id, sample)
+    def __len__(self) -> int:
+        return len(self.numbering.in_cache)
+
+    @property
+    def taught(self) -> dict[str, int]:
+        """How many traces each teacher takes part in, by its name."""
+        parts = ((self.numbers >= 0) & (self.weights > 0)).sum(axis=0)
+        return dict(zip(self.names, parts.tolist(), strict=True))
 
     def gather(self, rows: NDArray[np.int64]) -> Gathered:
         """The mixture at the rows of these numbers `(N,)`; NO_ROW is an empty one."""
-        starts = self.caches[0].starts
-        there = rows != NO_ROW
-        trace = np.where(there, np.searchsorted(starts, rows, side="right") - 1, 0)
-        offset = rows - starts[trace] if len(self.weights) else rows
+        there = np.flatnonzero(rows != NO_ROW)
+        starts = self.numbering.starts
+        trace = np.searchsorted(starts, rows[there], side="right") - 1
+        offset = rows[there] - starts[trace]
+        is_last = rows[there] == starts[trace + 1] - 1
+        weights = np.zeros((len(rows), len(self.caches)))
+        weights[there] = self.weights[trace]
         found = []
         for place, cache in enumerate(self.caches):
-            number = self.numbers[trace, place] if len(self.weights) else np.full(len(rows), -1)
-            has = there & (number >= 0)
-            found.append(cache.gather(np.where(has, cache.starts[np.where(has, number, 0)] + offset, NO_ROW)))
-        weights = self.weights[trace] if len(self.weights) else np.zeros((len(rows), len(self.caches)))
+            has = (self.numbers[trace, place] >= 0) & ~(is_last & self.ends_otherwise[trace, place])
+            theirs = np.full(len(rows), NO_ROW, dtype=np.int64)
+            theirs[there[has]] = cache.starts[self.numbers[trace[has], place]] + offset[has]
+            found.append(cache.gather(theirs))
         return mixed(found, weights)

@@ -17,6 +17,7 @@ from r1distill.train.describe import describe, show_example
 from r1distill.train.distill import DistillTrainer
 from r1distill.train.interruption import SaveOnTerminate
 from r1distill.train.loading import (
+    cache_folders,
     check_rows,
     load_aligner,
     load_cross,
@@ -27,6 +28,7 @@ from r1distill.train.loading import (
 )
 from r1distill.train.options import batch_of_packs, check_trackers, curriculum_of, peft_config, sft_config
 from r1distill.train.saving import last_whole_checkpoint, save_student
+from r1distill.train.several_teachers import SeveralTeachers
 
 TERMINATED = 128 + signal.SIGTERM  # as a shell says it
 
@@ -44,11 +46,13 @@ def train(run: Run) -> dict[str, Any]:
         data = load_data(
             run.dataset, run.folder / "cache", tokenizer,
             prefill=run.recipe.generate.prefill, max_length=settings.max_length, overlong=settings.overlong,
-            processes=arguments.dataset_num_proc, teacher_cache=first_cache(run) if cache else None,
+            processes=arguments.dataset_num_proc, teacher_caches=cache_folders(run) if cache else (),
             curriculum=curriculum_of(settings, arguments) if settings.curriculum else None, aligner=aligner,
         )  # fmt: skip
     if main:
         show_example(tokenizer, data)
+        if isinstance(cache, SeveralTeachers):
+            say("  teachers: " + ", ".join(f"{name} of {traces} traces" for name, traces in cache.taught.items()))
     changes: dict[str, Any] = {"num_train_epochs": 1} if settings.curriculum else {}  # the data is all epochs, in order
     if arguments.packing:
         changes |= batch_of_packs(arguments, data.lengths)
@@ -95,12 +99,6 @@ def train(run: Run) -> dict[str, Any]:
         "peak_memory_gib": round(peak / 2**30, 2),
         **({"curriculum": [asdict(share) for share in data.shares]} if data.shares else {}),
     }
-
-
-def first_cache(run: Run) -> Path:
-    """Whose rows are numbered in the dataset: the cache, or that of the first of several teachers."""
-    teachers = run.recipe.teachers
-    return run.teacher_cache / teachers[0].name if teachers else run.teacher_cache
 
 
 def peak_memory_bytes() -> int:
