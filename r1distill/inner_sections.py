@@ -29,7 +29,7 @@ class Inner(Section):
             if not self.layers:
                 raise ValueError('layers = {}: give pairs, "uniform" or "last"')
             for student, teacher in self.layers.items():
-                if not student.isdecimal() or int(student) < 1 or teacher < 1:
+                if str(int(student) if student.isdecimal() else 0) != student or int(student) < 1 or teacher < 1:
                     raise ValueError(f'layers: "{student}" = {teacher}: numbers of layers, from 1')
         return self
 
@@ -38,7 +38,8 @@ class Hidden(Inner):
     """The student's hidden states after some of its layers are drawn to those of the teacher."""
 
     loss: Literal["cosine", "mse"] = "cosine"
-    """Both on normalised states: 1 - cos, or the mean squared difference over the dimensions."""
+    """Both on normalised states: 1 - cos, or the mean squared difference over the dimensions. Those of a last layer are behind
+    the model's last norm, so pair it with the other's last."""
 
 
 class Attention(Inner):

@@ -364,9 +364,10 @@ def needed_by(stage: str, recipe: Recipe) -> list[str]:
         of_role = {"base": "train.student", "teacher": "teacher.model"}
         return [key for role, key in of_role.items() if role in recipe.eval.models]
     is_import = recipe.traces is not None
+    scorer = [] if recipe.teachers else ["cache.model" if is_import and recipe.cache.model else "teacher.model"]
     return {
         "generate": [] if is_import else ["problems.path", "teacher.model"],
-        "cache": ["cache.model" if is_import and recipe.cache.model else "teacher.model", "train.student"],
+        "cache": [*scorer, "train.student"],
         "prune": ["train.student"],
         "train": ["train.student"],
         "on_policy": ["train.student"],

@@ -201,6 +201,7 @@ def test_a_teacher_whose_ids_are_other_tokens(tmp_path: Path) -> None:
         tokenizer_object=type(relabelled.backend_tokenizer).from_str(text),
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
+        chat_template=relabelled.chat_template,
     )
     folder = str(saved(tmp_path / "teacher", tokenizer))
     found = only(check_divergence(recipe(tmp_path, train={"kl": {"online": folder}}), student(tmp_path)))
@@ -209,6 +210,17 @@ def test_a_teacher_whose_ids_are_other_tokens(tmp_path: Path) -> None:
     assert "teacher" in found.check
     same = str(saved(tmp_path / "same"))
     assert not traps(check_divergence(recipe(tmp_path, train={"kl": {"online": same}}), student(tmp_path)))
+    assert "cross_tokenizer" in found.remedy
+    crossed = recipe(tmp_path, train={"kl": {"online": folder, "cross_tokenizer": "aligned"}})
+    [aligned] = check_divergence(crossed, student(tmp_path))
+    assert aligned.value == "tokenizers can be aligned, 258 tokens are the same bytes"
+    inside = only(check_divergence(recipe(tmp_path, train={"hidden": {"teacher": folder}}), student(tmp_path)))
+    assert ("[train.hidden]" in inside.check, "cross_tokenizer" in inside.remedy) == (True, False)
+    several = recipe(
+        tmp_path, train={"kl": {}}, cache={"source": "transformers"}, teacher={"model": folder},
+        teachers=[{"name": "fits", "model": same}, {"name": "not", "model": folder}],
+    )  # fmt: skip
+    assert folder in only(check_divergence(several, student(tmp_path))).check
     taken = recipe(tmp_path, train={"student": same, "tokenizer": folder, "kl": {"online": folder}})
     assert not traps(check_divergence(taken, read_student(taken)))  # the student is trained with its teacher's
 

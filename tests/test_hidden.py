@@ -6,9 +6,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from torch import Tensor
+from transformers import GPT2Config
 
 from r1distill.errors import UserError
+from r1distill.inner_sections import Attention, Hidden
 from r1distill.train.attention import (
     blocks,
     maps_sum,
@@ -19,6 +22,7 @@ from r1distill.train.attention import (
     segments_of,
 )
 from r1distill.train.hidden import distance, hidden_sum, new_projections
+from r1distill.train.inner import pairs_of
 from r1distill.train.layers import layer_pairs
 
 
@@ -45,6 +49,13 @@ def test_last_pairs_and_given_ones() -> None:
     assert layer_pairs("last", 2, 4, 12, "train.hidden") == [(3, 11), (4, 12)]
     assert layer_pairs("last", None, 3, 2, "train.hidden") == [(2, 1), (3, 2)]
     assert layer_pairs({"4": 12, "1": 3}, None, 4, 12, "train.hidden") == [(1, 3), (4, 12)]
+
+
+def test_a_layer_is_named_once_and_a_model_without_these_projections_is_said() -> None:
+    with pytest.raises(ValidationError, match=r'layers: "02" = 1: numbers of layers, from 1'):
+        Hidden(layers={"2": 3, "02": 1})
+    with pytest.raises(UserError, match=r"\[train.attention\]: the student \(gpt2\) is not made of q_proj"):
+        pairs_of(None, Attention(), GPT2Config(n_layer=2), GPT2Config(n_layer=2))
 
 
 def test_layers_that_there_are_not_are_an_error() -> None:

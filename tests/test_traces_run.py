@@ -451,6 +451,8 @@ def test_no_teacher_is_needed_unless_one_scores(tmp_path: Path) -> None:
     assert needed_by("cache", Recipe.model_validate(tables)) == ["teacher.model", "train.student"]
     scored = {**tables, "cache": {"source": "transformers", "model": "org/m"}}
     assert needed_by("cache", Recipe.model_validate(scored)) == ["cache.model", "train.student"]
+    several = {"cache": {"source": "vllm"}, "teachers": [{"name": "a", "model": "org/a"}], "train": {"kl": {}}}
+    assert needed_by("cache", Recipe.model_validate({**tables, **several})) == ["train.student"]
 
 
 def test_the_plan_of_the_stages_says_what_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

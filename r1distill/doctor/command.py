@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import get_args
 
-from r1distill.cache.settings import scorer_of
+from r1distill.cache.settings import recipes_of, scorer_of
 from r1distill.console import library_output_to, say
 from r1distill.doctor.context import (
     check_base_can_be_asked,
@@ -40,6 +40,7 @@ from r1distill.recipe import Recipe
 from r1distill.run import Run
 from r1distill.train.stage import resolved_launch
 from r1distill.train.teacher_cache import MANIFEST
+from r1distill.train_sections import Train
 
 TRAINING = ("torch", "transformers", "trl", "peft", "datasets", "accelerate")
 MARKS: dict[Severity, tuple[str, str]] = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "error": ("✗", "bold red")}
@@ -154,16 +155,42 @@ def read_teacher(recipe: Recipe) -> Model | None:
 
 
 def check_divergence(recipe: Recipe, student: Model) -> list[Finding]:
-    """The vocabulary of whoever gives the distributions, against the student's."""
-    kl = recipe.train.kl
-    if kl is None:
+    """The vocabulary of whoever teaches besides by its words, against the student's."""
+    train = recipe.train
+    if (name := train.online_teacher) is not None:
+        if train.kl is not None and train.kl.cross_tokenizer:
+            return check_alignment(train, student, name)
+        section = "train.kl" if train.kl and train.kl.online else "train.hidden" if train.hidden else "train.attention"
+        return check_tokens_of(student, section, name, None, "the teacher in the training")
+    if train.kl is None:
         return []
-    scorer = scorer_of(recipe)
-    name, revision, key = scorer.tokenizer, scorer.tokenizer_revision, scorer.tokenizer_key
-    if kl.online is not None:
-        name, revision, key = kl.online, None, "train.kl.online"
-    tokenizer, problem = attempt("models and tokens", "[train.kl]", lambda: load_tokenizer(name, revision, key))
-    return problem if tokenizer is None else check_vocabularies(student, tokenizer.get_vocab(), name)
+    scorers = [scorer_of(each) for each in recipes_of(recipe).values() or [recipe]]
+    return [
+        finding
+        for each in scorers
+        if each.tokenizer
+        for finding in check_tokens_of(student, "train.kl", each.tokenizer, each.tokenizer_revision, each.tokenizer_key)
+    ]
+
+
+def check_tokens_of(student: Model, section: str, name: str, revision: str | None, key: str) -> list[Finding]:
+    tokenizer, problem = attempt(
+        "models and tokens", f"[{section}]: {name}", lambda: load_tokenizer(name, revision, key)
+    )
+    return problem if tokenizer is None else check_vocabularies(student, tokenizer.get_vocab(), name, section)
+
+
+def check_alignment(train: Train, student: Model, name: str) -> list[Finding]:
+    """What `train.kl.cross_tokenizer` asks of both tokenizers; nothing where torch, which it computes with, is not there."""
+    if importlib.util.find_spec("torch") is None:
+        return []
+    check = f"[train.kl]: {student.name} and {name}"
+    load_aligner = importlib.import_module("r1distill.train.loading").load_aligner
+    aligner, problem = attempt("models and tokens", check, lambda: load_aligner(train, student.tokenizer))
+    if aligner is None:
+        return problem
+    shared = len(set(aligner.student.of_id.values()) & set(aligner.teacher.of_id.values()))
+    return [ok("models and tokens", check, f"tokenizers can be aligned, {shared:,} tokens are the same bytes")]
 
 
 def makes_distributions(recipe: Recipe) -> bool:

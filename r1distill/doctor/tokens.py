@@ -59,9 +59,11 @@ def named(tokenizer: Any, token: int) -> str:
     return f"{tokenizer.convert_ids_to_tokens(token)} ({token})"
 
 
-def check_vocabularies(student: Model, teacher: Mapping[str, int], teacher_name: str) -> list[Finding]:
+def check_vocabularies(
+    student: Model, teacher: Mapping[str, int], teacher_name: str, section: str = "train.kl"
+) -> list[Finding]:
     """For a divergence every id has to be the same token on both sides; sizes say nothing (R1-Distill-Qwen: 151644)."""
-    check = f"[train.kl]: vocabulary of {student.name} and {teacher_name}"
+    check = f"[{section}]: vocabulary of {student.name} and {teacher_name}"
     ours = student.tokenizer.get_vocab()
     if ours == teacher:
         return [ok(TOKENS, check, f"the same {len(ours):,} tokens")]
@@ -69,7 +71,9 @@ def check_vocabularies(student: Model, teacher: Mapping[str, int], teacher_name:
     other = {token_id: token for token, token_id in teacher.items()}
     differing = [token for token in sorted(by_id.keys() | other.keys()) if by_id.get(token) != other.get(token)]
     examples = ", ".join(f"{token} is {by_id.get(token)!r} and {other.get(token)!r}" for token in islice(differing, 3))
-    remedy = "take [train.kl] out, or a teacher and a student of one family"
+    remedy = f"take [{section}] out, or a teacher and a student of one family"
+    if section == "train.kl":
+        remedy += '; train.kl.online with train.kl.cross_tokenizer = "aligned" compares others'
     return [error(TOKENS, check, f"{len(differing):,} ids differ: {examples}", "the same token for every id", remedy)]
 
 

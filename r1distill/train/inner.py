@@ -96,8 +96,12 @@ def pairs_of(hidden: Hidden | None, attention: Attention | None, student: Any, t
     if count is None and not isinstance(attention.layers, dict):
         count = 1  # the last layer, as MiniLM
     of_attention = layer_pairs(attention.layers, count, n_student, n_teacher, "train.attention")
-    heads = attention.heads or student.num_key_value_heads
+    heads = attention.heads or getattr(student, "num_key_value_heads", 1)
     for config, whose in ((student, "the student"), (teacher, "the teacher")):
+        if not hasattr(config, "num_key_value_heads"):
+            raise UserError(
+                f"[train.attention]: {whose} ({config.model_type}) is not made of {', '.join(KINDS)}; take it out"
+            )
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         for dimensions in (size * config.num_attention_heads, size * config.num_key_value_heads):
             if dimensions % heads:

@@ -74,7 +74,8 @@ def turn_end(tokenizer: Any) -> int | None:
     messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": mark}]
     after = tokenizer.apply_chat_template(messages, tokenize=False).partition(mark)[2].strip()
     ids = tokenizer(after, add_special_tokens=False)["input_ids"] if after else []
-    return ids[0] if ids and ids[0] in tokenizer.all_special_ids else None
+    special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return ids[0] if ids and ids[0] in special | set(tokenizer.all_special_ids) else None
 
 
 def render_example(tokenizer: Any, user_message: str, reply: str, prefill: str) -> Example:
