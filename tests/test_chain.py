@@ -6,13 +6,14 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from r1distill.cache.settings import scorer_of
 from r1distill.chain.command import chain
 from r1distill.chain.links import lineage_of, links_of, rounds_of, teacher_of_rounds
 from r1distill.errors import UserError
 from r1distill.pipeline import STAGES, inputs_of, names_of_run, predecessor, statuses
 from r1distill.recipe import Recipe
 from r1distill.run import Run
-from r1distill.sections import MADE_BY
+from r1distill.sections import MADE_BY, Cache, Teacher
 from r1distill.store import write_json
 
 
@@ -56,6 +57,75 @@ def test_the_student_of_a_link_is_the_teacher_of_the_next(tmp_path: Path) -> Non
         {"run": "assistant", "student": "org/large", "teacher": "deepseek-ai/DeepSeek-R1"},
         {"run": "small", "student": "org/small", "teacher": str(assistant.student)},
     ]
+
+
+def test_how_the_first_teacher_is_opened_and_paid_is_not_how_a_student_is(tmp_path: Path) -> None:
+    teacher = {
+        "model": "org/big", "tokenizer": "org/its", "retries": 9, "usd_per_million_tokens": 2.0,
+        "engine": {"tensor_parallel_size": 8, "quantization": "fp8"},
+    }  # fmt: skip
+    links = [
+        {"name": "assistant", "student": "org/large", "set": {"eval": {"engine": {"tensor_parallel_size": 2}}}},
+        {"name": "small", "student": "org/small"},
+        {"name": "tiny", "student": "org/tiny", "set": {"teacher": {"engine": {"dtype": "float32"}}}},
+    ]
+    runs = links_of(recipe_in(tmp_path, teacher=teacher, chain=links))
+    assert runs[0].recipe.teacher == Teacher.model_validate(teacher)
+    for before, each, engine in (
+        (runs[0], runs[1], {"max_model_len": 512, "tensor_parallel_size": 2}),
+        (runs[1], runs[2], {"max_model_len": 512, "dtype": "float32"}),
+    ):
+        assert each.recipe.teacher == Teacher(model=str(before.student), engine=engine)
+    [first] = rounds_of(Run(on_policy(tmp_path, teacher=teacher, on_policy={"rounds": 1})))
+    assert first.recipe.teacher == Teacher(model=first.recipe.train.student, engine={"max_model_len": 512})
+
+
+def test_from_the_second_link_on_nothing_names_the_first_teacher(tmp_path: Path) -> None:
+    scored = {
+        "source": "vllm", "model": "org/big", "revision": "main", "tokenizer": "org/its", "k": 8,
+        "engine": {"tensor_parallel_size": 8},
+    }  # fmt: skip
+    first, second = links_of(recipe_in(tmp_path, cache=scored, train={"student": "s", "revision": "v1", "kl": {}}))
+    assert first.recipe.cache == Cache.model_validate(scored)
+    assert second.recipe.cache == Cache(source="vllm", k=8)
+    assert scorer_of(second.recipe).model == str(first.student)
+    assert first.recipe.train.revision is None  # it is one of "s"
+
+    inside = {
+        "student": "s", "kl": {"online": "org/big", "cross_tokenizer": "uld"}, "controller": {},
+    }  # fmt: skip
+    first, second = links_of(recipe_in(tmp_path, train=inside))
+    assert first.recipe.train.kl
+    assert first.recipe.train.kl.online == "org/big"
+    assert second.recipe.train.kl
+    assert second.recipe.train.kl.online == str(first.student)
+    assert second.recipe.train.kl.cross_tokenizer == "uld"
+
+    inside = {"student": "s", "hidden": {"teacher": "org/big", "weight": 0.5}, "attention": {"teacher": "org/big"}}
+    other = {"name": "b", "student": "org/b", "set": {"train": {"attention": {"teacher": "org/c"}, "hidden": None}}}
+    links = [{"name": "a", "student": "org/a"}, {"name": "same", "student": "org/b"}, other]
+    first, second, third = links_of(recipe_in(tmp_path, train=inside, chain=links))
+    assert second.recipe.train.hidden
+    assert second.recipe.train.attention
+    assert second.recipe.train.hidden.teacher == second.recipe.train.attention.teacher == str(first.student)
+    assert second.recipe.train.hidden.weight == 0.5
+    assert third.recipe.train.online_teacher == "org/c"
+
+
+def test_from_the_second_link_on_no_others_traces_and_teachers_are_left(tmp_path: Path) -> None:
+    first, second = links_of(recipe_in(tmp_path, traces={"path": "org/traces"}))
+    assert first.recipe.traces is not None
+    assert second.recipe.traces is None
+    first, second = links_of(
+        recipe_in(
+            tmp_path, generate={"keep_distributions": True}, cache={"source": "transformers"},
+            teachers=[{"name": "a", "model": "org/a"}, {"name": "b", "model": "org/b"}],
+            train={"student": "s", "kl": {}},
+        )
+    )  # fmt: skip
+    assert [each.name for each in first.recipe.teachers] == ["a", "b"]
+    assert (second.recipe.teachers, second.recipe.generate.keep_distributions) == ([], False)
+    assert scorer_of(second.recipe).model == str(first.student)
 
 
 def test_an_assistant_that_was_trained_again_is_sampled_anew(tmp_path: Path) -> None:

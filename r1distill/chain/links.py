@@ -9,6 +9,9 @@ from r1distill.run import Run
 
 LATER = ("on_policy", "quantized")  # whom [on_policy] and [quantize] make
 LINEAGE = "lineage.json"  # in the folder of a run: who was taught by whom before it
+# where [train] names a teacher, and what [cache] says of the model that scores and how it is opened
+IN_TRAINING = (("kl", "online"), ("hidden", "teacher"), ("attention", "teacher"))
+OF_WHO_SCORES = ("model", "revision", "tokenizer", "engine", "model_args")
 # what a training on the student's own samples has of its own
 LEFT_OUT = ("kl", "hidden", "attention", "controller", "curriculum", "restarts")
 
@@ -16,8 +19,8 @@ LEFT_OUT = ("kl", "hidden", "attention", "controller", "curriculum", "restarts")
 def links_of(recipe: Recipe) -> list[Run]:
     """The runs of a chain in order. The teacher of each but the first is the student of the one before it.
 
-    [on_policy] and [quantize] are of the last one. What a link sets is put over the recipe's tables. Raises UserError where
-    two links have one name, and where a link is not a recipe.
+    [on_policy] and [quantize] are of the last one. What a link sets is put over the recipe's tables, and over what follows
+    from who teaches it. Raises UserError where two links have one name, and where a link is not a recipe.
     """
     names = [link.name for link in recipe.chain]
     if twice := [name for name in names if names.count(name) > 1]:
@@ -29,19 +32,44 @@ def links_of(recipe: Recipe) -> list[Run]:
         if later:
             tables["eval"]["models"] = [name for name in recipe.eval.models if name not in LATER] or ["student"]
         folder = Run(recipe).folder / "chain" / link.name
-        tables = merged(tables, {"run_dir": str(folder), "train": {"student": link.student}})
+        # a revision is one of the model that [train] names
+        revision = recipe.train.revision if link.student == recipe.train.student else None
+        tables = merged(tables, {"run_dir": str(folder), "train": {"student": link.student, "revision": revision}})
         if found:
-            tables = merged(tables, {"teacher": taught_by(found[-1], recipe)})
+            tables = after(found[-1], tables)
         found.append(Run(validated(Recipe, merged(tables, link.set), Path(f"[[chain]] {link.name}"))))
     return found
 
 
-def taught_by(before: Run, recipe: Recipe) -> dict[str, Any]:
-    """[teacher] where the student of an earlier run teaches. When it was trained is its revision: another one samples anew."""
+def after(before: Run, tables: dict[str, Any]) -> dict[str, Any]:
+    """The tables of a recipe with the student of an earlier run wherever they name a teacher.
+
+    What was of the first teacher alone goes with it: traces that were not sampled here, and how it is opened.
+    """
+    train, generate = tables["train"], tables["generate"]
+    in_training = {
+        name: {**train[name], key: str(before.student)} for name, key in IN_TRAINING if train[name] and train[name][key]
+    }
+    if tables["teachers"]:  # they scored, so the one that is there now does, and nothing is kept while sampling
+        generate = {**generate, "keep_distributions": False}
+    return {
+        **{name: table for name, table in tables.items() if name not in ("traces", "teachers")},
+        "teacher": taught_by(before),
+        "generate": generate,
+        "cache": {key: value for key, value in tables["cache"].items() if key not in OF_WHO_SCORES},
+        "train": {**train, **in_training},
+    }
+
+
+def taught_by(before: Run) -> dict[str, Any]:
+    """[teacher], whole, where the student of an earlier run teaches, opened as it is for its own scores.
+
+    When it was trained is its revision: another one samples anew.
+    """
     trained = before.record("train") or {}
     return {
-        "backend": "vllm", "model": str(before.student), "revision": trained.get("finished_at"), "tokenizer": None,
-        "engine": recipe.eval.engine,
+        "backend": "vllm", "model": str(before.student), "revision": trained.get("finished_at"),
+        "engine": before.recipe.eval.engine,
     }  # fmt: skip
 
 
@@ -65,13 +93,15 @@ def round_recipe(recipe: Recipe, before: Run, number: int) -> Recipe:
     settings = recipe.on_policy
     assert settings
     train = recipe.train
-    whole = recipe.model_dump(exclude={"chain", "ablate", "on_policy", "quantize", "teachers", "prune", "traces"})
+    whole = recipe.model_dump(
+        exclude={"chain", "ablate", "on_policy", "quantize", "teachers", "prune", "traces", "teacher"}
+    )
     problems = {"limit": settings.limit} if settings.limit else {}
     changes = {
         "run_dir": str(Run(recipe).folder / "on_policy" / f"round-{number + 1}"),
         "seed": recipe.seed + number + 1,
         "problems": problems,
-        "teacher": taught_by(before, recipe),
+        "teacher": taught_by(before),
         "generate": {
             "samples": settings.samples, "stop_after_correct": 0, "temperature": 1.0, "top_p": 1.0, "logprobs": 0,
             "keep_distributions": False, "max_samples": None,
