@@ -2,9 +2,18 @@
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from r1distill.section import Section
+
+# what a link's tables cannot say, since it makes the link what it is
+DECIDED = {
+    "run_dir": "a link's is RUN/chain/NAME, where RUN is the recipe's",
+    "chain": "a link has none of its own; add a table to the recipe's",
+    "ablate": "it is read from the recipe alone, by `r1distill ablate`",
+    "train.student": "the student of a link is its chain.student",
+    "teacher.model": "[teacher] names the first link's, and the student of a link is the next one's",
+}
 
 
 class Link(Section):
@@ -16,6 +25,15 @@ class Link(Section):
     """Hub id, folder, or `quickstart:student`."""
     set: dict[str, Any] = {}
     """Tables of the recipe for this link alone, over those of all: `{ train = { max_length = 8192 } }`."""
+
+    @model_validator(mode="after")
+    def sets_no_link(self) -> "Link":
+        for dotted, why in DECIDED.items():
+            section, _, key = dotted.partition(".")
+            table = self.set.get(section) if key else self.set
+            if isinstance(table, dict) and (key or section) in table:
+                raise ValueError(f'"{self.name}": set.{dotted} is not of one link; take it out ({why})')
+        return self
 
 
 class OnPolicy(Section):

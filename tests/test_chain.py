@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from small_run import assert_one_error_line, r1distill, recipe_file
 
 from r1distill.cache.settings import scorer_of
 from r1distill.chain.command import chain
@@ -150,6 +151,30 @@ def test_chains_that_are_none_are_errors(tmp_path: Path) -> None:
         recipe_in(tmp_path, chain=[{"name": "../a", "student": "org/a"}])
     with pytest.raises(ValidationError, match=r"train.merge_adapter = false"):
         recipe_in(tmp_path, train={"student": "s", "peft": {"r": 8}, "merge_adapter": False})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "key"),
+    [
+        ({"run_dir": "elsewhere"}, "set.run_dir"),
+        ({"chain": []}, "set.chain"),
+        ({"ablate": {"seeds": 1}}, "set.ablate"),
+        ({"train": {"student": "org/b"}}, "set.train.student"),
+        ({"teacher": {"model": "org/b"}}, "set.teacher.model"),
+    ],
+)
+def test_a_link_sets_nothing_that_makes_it_a_link(tmp_path: Path, wrong: dict[str, Any], key: str) -> None:
+    with pytest.raises(ValidationError, match=rf'"a": {key} is not of one link; take it out \('):
+        recipe_in(tmp_path, chain=[{"name": "a", "student": "org/a", "set": wrong}])
+    recipe_in(tmp_path, chain=[{"name": "a", "student": "org/a", "set": {"train": {}, "teacher": {"engine": {}}}}])
+
+
+@pytest.mark.parametrize("command", ["run", "train", "on-policy"])
+def test_a_recipe_with_links_is_for_the_command_chain(tmp_path: Path, command: str) -> None:
+    recipe = recipe_file(tmp_path, chain=[{"name": "a", "student": "org/a"}])
+    told = f"`r1distill {command}` runs none of them: take `r1distill chain RECIPE`, or add chain=[]"
+    assert_one_error_line(r1distill(command, recipe, "--dry-run"), "[[chain]] has the links a", told)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_dry_run_shows_every_link_and_makes_nothing(tmp_path: Path, capsys) -> None:

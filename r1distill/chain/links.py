@@ -41,6 +41,16 @@ def links_of(recipe: Recipe) -> list[Run]:
     return found
 
 
+def refuse_chain(recipe: Recipe, command: str) -> None:
+    """Raise UserError where a recipe has links, which only `r1distill chain` runs."""
+    if recipe.chain:
+        names = ", ".join(link.name for link in recipe.chain)
+        raise UserError(
+            f"[[chain]] has the links {names}, and `r1distill {command}` runs none of them: take `r1distill chain RECIPE`, or "
+            "add chain=[] for the recipe without them"
+        )
+
+
 def after(before: Run, tables: dict[str, Any]) -> dict[str, Any]:
     """The tables of a recipe with the student of an earlier run wherever they name a teacher.
 
