@@ -12,9 +12,10 @@ from r1distill.chain.command import chain
 from r1distill.chain.links import lineage_of, links_of, rounds_of, teacher_of_rounds
 from r1distill.errors import UserError
 from r1distill.pipeline import STAGES, inputs_of, names_of_run, predecessor, statuses
+from r1distill.quantize_sections import Qat
 from r1distill.recipe import Recipe
 from r1distill.run import Run
-from r1distill.sections import MADE_BY, Cache, Teacher
+from r1distill.sections import MADE_BY, Cache, Filter, Teacher
 from r1distill.store import write_json
 
 
@@ -225,6 +226,48 @@ def test_what_was_a_technique_of_the_first_training_is_not_one_of_the_rounds(tmp
     assert first.recipe.train.hidden is first.recipe.train.curriculum is None
     assert first.recipe.train.label_smoothing == 0
     assert teacher_of_rounds(recipe) == "org/t"
+
+
+def test_a_round_samples_the_student_as_it_speaks_and_keeps_every_answer(tmp_path: Path) -> None:
+    recipe = on_policy(
+        tmp_path,
+        generate={"top_k": 20, "thinking_budget": 100, "top_p": 0.9, "max_tokens": 77, "max_samples": 9},
+        filter={
+            "token_budget": 1000, "max_per_problem": 1, "student_perplexity": True, "balance": [{"by": "source", "at_most": 5}],
+            "rules": [{"name": "short", "keep": {"n_tokens": {"at_most": 100}}}], "drop_contaminated": False, "workers": 7,
+            "drop_duplicate_problems": True, "validation_fraction": 0.1,
+        },
+    )  # fmt: skip
+    for each in rounds_of(Run(recipe)):
+        generate = each.recipe.generate
+        assert (generate.temperature, generate.top_p, generate.top_k, generate.thinking_budget) == (1.0, 1.0, 0, 0)
+        assert (generate.max_tokens, generate.max_samples) == (77, None)
+        assert each.recipe.filter == Filter(
+            require_correct=False, require_thinking=False, max_mean_entropy_nats=0.0, drop_duplicates=False,
+            drop_contaminated=False, workers=7,
+        )  # fmt: skip
+
+
+def test_rounds_follow_a_training_with_any_cache_packs_validation_and_rounding(tmp_path: Path) -> None:
+    cache = {
+        "source": "vllm", "model": "org/big", "k": 8, "engine": {"max_model_len": 4},
+    }  # fmt: skip
+    args = {"packing": True, "padding_free": True, "eval_strategy": "steps", "load_best_model_at_end": True}
+    train = {"student": "s", "kl": {}, "qat": {"start": 0.5, "scheme": "int8_weights"}, "args": args}
+    settings: dict[str, Any] = {"teacher": "org/other", "rounds": 1, "args": {"eval_strategy": "epoch"}}
+    [first] = rounds_of(Run(on_policy(tmp_path, cache=cache, train=train, on_policy=settings)))
+    assert first.recipe.cache == Cache()
+    assert first.recipe.train.qat == Qat(start=0.0, scheme="int8_weights")
+    assert first.recipe.train.args == {
+        "packing": True, "padding_free": True, "eval_strategy": "no", "load_best_model_at_end": False,
+    }  # fmt: skip
+    settings["cross_tokenizer"] = "aligned"
+    [first] = rounds_of(Run(on_policy(tmp_path, train=train, on_policy=settings)))
+    assert not first.recipe.train.args["packing"]
+    assert not first.recipe.train.args["padding_free"]
+    settings["args"] = {"packing": True}
+    with pytest.raises(UserError, match=r"\[on_policy\]: .*cross_tokenizer with packing"):
+        rounds_of(Run(on_policy(tmp_path, train=train, on_policy=settings)))
 
 
 def test_a_teacher_behind_a_url_cannot_be_in_the_training(tmp_path: Path) -> None:

@@ -3,17 +3,23 @@
 from pathlib import Path
 from typing import Any
 
+from r1distill.chain_sections import OnPolicy
 from r1distill.errors import UserError
 from r1distill.recipe import Recipe, as_given, merged, validated
 from r1distill.run import Run
+from r1distill.train_sections import WITHOUT_VALIDATION, Train
 
 LATER = ("on_policy", "quantized")  # whom [on_policy] and [quantize] make
 LINEAGE = "lineage.json"  # in the folder of a run: who was taught by whom before it
 # where [train] names a teacher, and what [cache] says of the model that scores and how it is opened
 IN_TRAINING = (("kl", "online"), ("hidden", "teacher"), ("attention", "teacher"))
 OF_WHO_SCORES = ("model", "revision", "tokenizer", "engine", "model_args")
-# what a training on the student's own samples has of its own
+# what a round has of its own: tables, and techniques of training
+NOT_OF_ROUNDS = {
+    "chain", "ablate", "on_policy", "quantize", "prune", "traces", "teacher", "teachers", "filter", "cache",
+}  # fmt: skip
 LEFT_OUT = ("kl", "hidden", "attention", "controller", "curriculum", "restarts")
+PACKING = ("packing", "padding_free")  # which train.kl.cross_tokenizer is not to be had with
 
 
 def links_of(recipe: Recipe) -> list[Run]:
@@ -97,34 +103,30 @@ def rounds_of(run: Run) -> list[Run]:
 def round_recipe(recipe: Recipe, before: Run, number: int) -> Recipe:
     """Whoever was trained `before` is sampled, at temperature 1 as it speaks, and learns from the teacher alone.
 
-    Every reply is kept that ended with an answer: what is right, or thought in the right form, is no question here; the teacher
-    says so token by token.
+    Every reply is kept that ended with an answer, but those to problems of a benchmark: what is right, or thought in the right
+    form, is no question here; the teacher says so token by token. A student that was trained with rounding has it from the
+    first step on.
     """
-    settings = recipe.on_policy
+    settings, train = recipe.on_policy, recipe.train
     assert settings
-    train = recipe.train
-    whole = recipe.model_dump(
-        exclude={"chain", "ablate", "on_policy", "quantize", "teachers", "prune", "traces", "teacher"}
-    )
-    problems = {"limit": settings.limit} if settings.limit else {}
+    whole = recipe.model_dump(exclude=NOT_OF_ROUNDS)
     changes = {
         "run_dir": str(Run(recipe).folder / "on_policy" / f"round-{number + 1}"),
         "seed": recipe.seed + number + 1,
-        "problems": problems,
+        "problems": {"limit": settings.limit} if settings.limit else {},
         "teacher": taught_by(before),
         "generate": {
-            "samples": settings.samples, "stop_after_correct": 0, "temperature": 1.0, "top_p": 1.0, "logprobs": 0,
-            "keep_distributions": False, "max_samples": None,
+            "samples": settings.samples, "stop_after_correct": 0, "max_samples": None, "temperature": 1.0, "top_p": 1.0,
+            "top_k": 0, "thinking_budget": 0, "logprobs": 0, "keep_distributions": False,
         },
         "filter": {
             "require_correct": False, "require_thinking": False, "max_mean_entropy_nats": 0.0, "drop_duplicates": False,
-            "validation_fraction": 0.0,
+            **recipe.filter.model_dump(include={"drop_contaminated", "workers", "ray"}),
         },
-        "cache": {"source": "generation"},
         "eval": {"models": ["student"]},
         "train": {
             **dict.fromkeys(LEFT_OUT), "student": str(before.student), "revision": None, "label_smoothing": 0.0,
-            "args": {**train.args, **settings.args},
+            "qat": {"start": 0.0} if train.qat else None, "args": args_of_rounds(train, settings),
         },
     }  # fmt: skip
     tables = merged(as_given(whole), changes)
@@ -133,6 +135,13 @@ def round_recipe(recipe: Recipe, before: Run, number: int) -> Recipe:
         "cross_tokenizer": settings.cross_tokenizer,
     }  # fmt: skip
     return validated(Recipe, tables, Path("[on_policy]"))
+
+
+def args_of_rounds(train: Train, settings: OnPolicy) -> dict[str, Any]:
+    """Those of the training and of [on_policy]: without a validation split, and with another tokenizer without packs."""
+    without = dict.fromkeys(PACKING, False) if settings.cross_tokenizer else {}
+    args = {**train.args, **{name: value for name, value in without.items() if name in train.args}, **settings.args}
+    return {**args, **{name: value for name, value in WITHOUT_VALIDATION.items() if name in args}}
 
 
 def teacher_of_rounds(recipe: Recipe) -> str:
