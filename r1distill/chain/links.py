@@ -14,6 +14,7 @@ LINEAGE = "lineage.json"  # in the folder of a run: who was taught by whom befor
 # where [train] names a teacher, and what [cache] says of the model that scores and how it is opened
 IN_TRAINING = (("kl", "online"), ("hidden", "teacher"), ("attention", "teacher"))
 OF_WHO_SCORES = ("model", "revision", "tokenizer", "engine", "model_args")
+STAGES_OF_ROUNDS = ("generate", "verify", "filter", "train")
 # what a round has of its own: tables, and techniques of training
 NOT_OF_ROUNDS = {
     "chain", "ablate", "on_policy", "quantize", "prune", "traces", "teacher", "teachers", "filter", "cache",
