@@ -24,7 +24,8 @@ class Link(Section):
     student: str = Field(min_length=1)
     """Hub id, folder, or `quickstart:student`."""
     set: dict[str, Any] = {}
-    """Tables of the recipe for this link alone, over those of all: `{ train = { max_length = 8192 } }`."""
+    """Tables of the recipe for this link alone, over those of all: `{ train = { max_length = 8192 } }`; neither `run_dir`,
+    `train.student` nor `teacher.model`."""
 
     @model_validator(mode="after")
     def sets_no_link(self) -> "Link":
@@ -50,6 +51,6 @@ class OnPolicy(Section):
     divergence: Literal["forward", "reverse", "jensen_shannon"] = "reverse"
     """KL(student || teacher) by default, which draws the student to what the teacher finds likely."""
     cross_tokenizer: Literal["aligned", "uld"] | None = None
-    """For a teacher with another tokenizer, as in [train.kl]."""
+    """For a teacher with another tokenizer, as in [train.kl]; the rounds do not pack then."""
     args: dict[str, Any] = {}
-    """Over train.args: a tenth of its learning rate is usual."""
+    """Over train.args: a tenth of its learning rate is usual. There is no validation split to look at."""

@@ -9,7 +9,8 @@ from small_run import assert_one_error_line, r1distill, recipe_file
 
 from r1distill.cache.settings import scorer_of
 from r1distill.chain.command import chain
-from r1distill.chain.links import lineage_of, links_of, rounds_of, teacher_of_rounds
+from r1distill.chain.lineage import lineage_of
+from r1distill.chain.links import links_of, rounds_of, teacher_of_rounds
 from r1distill.errors import UserError
 from r1distill.pipeline import STAGES, inputs_of, names_of_run, predecessor, statuses
 from r1distill.quantize_sections import Qat

@@ -4,13 +4,14 @@ import os
 import shutil
 from typing import Any
 
-from r1distill.chain.links import LINEAGE, STAGES_OF_ROUNDS, lineage_of, links_of, rounds_of
+from r1distill.chain.lineage import lineage_of
+from r1distill.chain.links import STAGES_OF_ROUNDS, links_of, rounds_of
 from r1distill.console import library_output_to, say
 from r1distill.errors import UserError
 from r1distill.pipeline import names_of_run, refuse_other_recipe, run_stages, statuses
 from r1distill.preflight import preflight
 from r1distill.run import Clock, Run, locked
-from r1distill.store import replacing_folder, write_json
+from r1distill.store import replacing_folder
 from r1distill.summary import show_summary, write_summary
 
 # what is another where a link's teacher was trained again: that is no other recipe, and its samples are taken anew
@@ -39,8 +40,7 @@ def chain(run: Run, *, dry_run: bool, redo: bool) -> None:
             )
             with locked(each):
                 run_stages(each, names_of_run(each.recipe), redo=redo, may_change=TRAINED_AGAIN if place else ())
-                write_json(each.folder / LINEAGE, lineage_of(links_of(run.recipe)[: place + 1]))
-                summary = write_summary(each)
+                summary = write_summary(each, links_of(run.recipe)[:place])
             if place == len(runs) - 1:
                 show_summary(each, summary)
 
@@ -71,16 +71,15 @@ def on_policy_stage(run: Run, clock: Clock) -> dict[str, Any]:
         say(f"  round {number + 1} of {settings.rounds}: {each.recipe.teacher.model} on its own samples")
         with locked(each):
             run_stages(each, STAGES_OF_ROUNDS, redo=True)
-            write_json(each.folder / LINEAGE, lineage_of([run, *rounds_of(run)[: number + 1]]))
         trained, verified = (each.record(name) or {} for name in ("train", "verify"))
         counts.append({**trained.get("counts", {}), "outcomes": verified.get("counts", {}).get("outcomes", {})})
         clock.tick()
-    last = rounds_of(run)[-1]
+    rounds = rounds_of(run)
     with replacing_folder(run.model("on_policy")) as folder:
-        for file in last.student.iterdir():
+        for file in rounds[-1].student.iterdir():
             if file.is_file():
                 try:
                     os.link(file, folder / file.name)
                 except OSError:  # another file system, or one without hard links
                     shutil.copy2(file, folder / file.name)
-    return {"rounds": counts}
+    return {"rounds": counts, "lineage": lineage_of(rounds)}

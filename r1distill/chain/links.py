@@ -10,7 +10,6 @@ from r1distill.run import Run
 from r1distill.train_sections import WITHOUT_VALIDATION, Train
 
 LATER = ("on_policy", "quantized")  # whom [on_policy] and [quantize] make
-LINEAGE = "lineage.json"  # in the folder of a run: who was taught by whom before it
 # where [train] names a teacher, and what [cache] says of the model that scores and how it is opened
 IN_TRAINING = (("kl", "online"), ("hidden", "teacher"), ("attention", "teacher"))
 OF_WHO_SCORES = ("model", "revision", "tokenizer", "engine", "model_args")
@@ -158,11 +157,3 @@ def teacher_of_rounds(recipe: Recipe) -> str:
         "[on_policy] needs a teacher that runs in the training, and the one of [teacher] is behind a URL; name one in "
         "on_policy.teacher"
     )
-
-
-def lineage_of(runs: list[Run]) -> list[dict[str, str]]:
-    """Of runs that followed each other, who was taught by whom."""
-    return [
-        {"run": each.folder.name, "student": each.recipe.train.student, "teacher": each.recipe.teacher.model}
-        for each in runs
-    ]
