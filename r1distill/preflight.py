@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 from r1distill.cache.settings import recipes_of, scorer_of
@@ -37,14 +38,14 @@ def needed_by(stage: str, recipe: Recipe) -> list[str]:
     }.get(stage, [])
 
 
-def preflight(recipe: Recipe, names: Sequence[str], made: Collection[str] = ()) -> None:
+def preflight(recipe: Recipe, names: Sequence[str], made: Collection[Path] = ()) -> None:
     """Find before the first hour what would stop the last: missing extras, files, models, tasks, misspelt options.
 
     `made`: folders of the models that trainings before these stages make, which need not be there yet. Raises UserError.
     """
 
     def check_model(name: str, key: str) -> None:
-        if name not in made:
+        if Path(name).expanduser() not in made:
             check_model_name(name, key)
 
     for name in names:
@@ -95,7 +96,7 @@ def preflight(recipe: Recipe, names: Sequence[str], made: Collection[str] = ()) 
             task = load_task(each)
             asking_in(recipe, task)
             local_path(data_in(recipe, task).path)
-        check_contestants(recipe)
+        check_contestants(recipe, made)
         if recipe.eval.models != ["teacher"] or recipe.teacher.backend == "vllm":
             require_packages("eval", "vllm")
             engines["eval.engine"] = recipe.eval.engine
@@ -109,10 +110,10 @@ def preflight(recipe: Recipe, names: Sequence[str], made: Collection[str] = ()) 
         check_rounds(recipe, made)
 
 
-def check_rounds(recipe: Recipe, made: Collection[str]) -> None:
+def check_rounds(recipe: Recipe, made: Collection[Path]) -> None:
     """A round on the student's own samples is checked as the run that it is; they differ in folder and seed alone."""
     first = rounds_of(Run(recipe))[0].recipe
     try:
-        preflight(first, STAGES_OF_ROUNDS, (*made, first.train.student))
+        preflight(first, STAGES_OF_ROUNDS, (*made, Path(first.train.student)))
     except UserError as error:
         raise UserError(f"[on_policy]: {error}") from None

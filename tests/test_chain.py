@@ -151,6 +151,13 @@ def test_chains_that_are_none_are_errors(tmp_path: Path) -> None:
         chain(Run(recipe_in(tmp_path, chain=[])), dry_run=False, redo=False)
     with pytest.raises(ValidationError, match="pattern"):
         recipe_in(tmp_path, chain=[{"name": "../a", "student": "org/a"}])
+    alone = {"train": {"peft": {"r": 8}, "merge_adapter": False}}
+    with pytest.raises(UserError, match=r"a: train.merge_adapter = false, and an adapter alone does not teach"):
+        links_of(
+            recipe_in(
+                tmp_path, chain=[{"name": "a", "student": "org/a", "set": alone}, {"name": "b", "student": "org/b"}]
+            )
+        )
     with pytest.raises(ValidationError, match=r"train.merge_adapter = false"):
         recipe_in(tmp_path, train={"student": "s", "peft": {"r": 8}, "merge_adapter": False})
 

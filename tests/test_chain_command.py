@@ -84,7 +84,18 @@ def test_what_would_stop_the_last_link_is_told_before_the_first_is_begun(tmp_pat
     with pytest.raises(UserError, match=r'\[\[chain\]\] "small": train.args.learning_rat: SFTConfig has no such'):
         command.chain(run, dry_run=False, redo=False)
     assert not (run.folder / "chain").exists()
-    command.check_links(links_of(run_in(tmp_path).recipe), redo=False)  # the assistant is not looked for
+
+
+def test_students_that_are_still_to_be_trained_are_not_looked_for(tmp_path: Path) -> None:
+    assistant = links_of(run_in(tmp_path).recipe)[0].student
+    models = {"tasks": ["quickstart"], "models": ["student", "teacher", f"{assistant}/", "before"]}
+    of_before = {"eval": {**models, "candidates": {"before": {"model": str(assistant)}}}}
+    links = [link.model_dump() for link in run_in(tmp_path).recipe.chain]
+    links[1]["set"] = of_before
+    command.check_links(links_of(run_in(tmp_path, chain=links).recipe), redo=False)
+    links[1]["set"] = {"train": {"kl": {"online": str(assistant.parent / "other")}}}
+    with pytest.raises(UserError, match=r'\[\[chain\]\] "small": the teacher of \[train\] = .*/other: no such folder'):
+        command.check_links(links_of(run_in(tmp_path, chain=links).recipe), redo=False)
 
 
 def test_a_link_whose_samples_are_of_another_recipe_is_told_before_the_first_is_begun(

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from pathlib import Path
 from typing import Any
 
 from r1distill.chain.lineage import lineage_of
@@ -47,7 +48,7 @@ def chain(run: Run, *, dry_run: bool, redo: bool) -> None:
 
 def check_links(runs: list[Run], redo: bool) -> None:
     """Raise UserError for what would stop one of them. The students that are still to be trained are not looked for."""
-    to_be_made: list[str] = []
+    to_be_made: list[Path] = []
     for place, each in enumerate(runs):
         names = names_of_run(each.recipe)
         try:
@@ -58,7 +59,7 @@ def check_links(runs: list[Run], redo: bool) -> None:
         except UserError as error:
             raise UserError(f'[[chain]] "{each.folder.name}": {error}') from None
         if "train" in todo:
-            to_be_made.append(str(each.student))
+            to_be_made.append(each.student)
 
 
 def on_policy_stage(run: Run, clock: Clock) -> dict[str, Any]:

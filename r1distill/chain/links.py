@@ -80,8 +80,12 @@ def after(before: Run, tables: dict[str, Any]) -> dict[str, Any]:
 def taught_by(before: Run) -> dict[str, Any]:
     """[teacher], whole, where the student of an earlier run teaches, opened as it is for its own scores.
 
-    When it was trained is its revision: another one samples anew.
+    When it was trained is its revision: another one samples anew. Raises UserError where the student is no whole model.
     """
+    if before.recipe.train.peft is not None and not before.recipe.train.merge_adapter:
+        raise UserError(
+            f"{before.folder.name}: train.merge_adapter = false, and an adapter alone does not teach; set it to true"
+        )
     trained = before.record("train") or {}
     return {
         "backend": "vllm", "model": str(before.student), "revision": trained.get("finished_at"),
