@@ -2,9 +2,18 @@
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from r1distill.section import Section
+
+# what a link's tables cannot say, since it makes the link what it is
+DECIDED = {
+    "run_dir": "a link's is RUN/chain/NAME, where RUN is the recipe's",
+    "chain": "a link has none of its own; add a table to the recipe's",
+    "ablate": "it is read from the recipe alone, by `r1distill ablate`",
+    "train.student": "the student of a link is its chain.student",
+    "teacher.model": "[teacher] names the first link's, and the student of a link is the next one's",
+}
 
 
 class Link(Section):
@@ -15,7 +24,17 @@ class Link(Section):
     student: str = Field(min_length=1)
     """Hub id, folder, or `quickstart:student`."""
     set: dict[str, Any] = {}
-    """Tables of the recipe for this link alone, over those of all: `{ train = { max_length = 8192 } }`."""
+    """Tables of the recipe for this link alone, over those of all: `{ train = { max_length = 8192 } }`; neither `run_dir`,
+    `train.student` nor `teacher.model`."""
+
+    @model_validator(mode="after")
+    def sets_no_link(self) -> "Link":
+        for dotted, why in DECIDED.items():
+            section, _, key = dotted.partition(".")
+            table = self.set.get(section) if key else self.set
+            if isinstance(table, dict) and (key or section) in table:
+                raise ValueError(f'"{self.name}": set.{dotted} is not of one link; take it out ({why})')
+        return self
 
 
 class OnPolicy(Section):
@@ -32,6 +51,6 @@ class OnPolicy(Section):
     divergence: Literal["forward", "reverse", "jensen_shannon"] = "reverse"
     """KL(student || teacher) by default, which draws the student to what the teacher finds likely."""
     cross_tokenizer: Literal["aligned", "uld"] | None = None
-    """For a teacher with another tokenizer, as in [train.kl]."""
+    """For a teacher with another tokenizer, as in [train.kl]; the rounds do not pack then."""
     args: dict[str, Any] = {}
-    """Over train.args: a tenth of its learning rate is usual."""
+    """Over train.args: a tenth of its learning rate is usual. There is no validation split to look at."""

@@ -86,6 +86,7 @@ def work(recipe: str, overrides: list[str] | None, names: tuple[str, ...] | None
     """Run the named stages of a recipe (all for None), or show their plan."""
     path = room("recipe").find_recipe(recipe)
     run = room("run").Run(room("recipe").load_recipe(path, overrides or []))
+    room("chain.links").refuse_chain(run.recipe, names[0].replace("_", "-") if names else "run")
     if dry_run:
         room("dry_run").show_plan(run, path)
         return
@@ -250,7 +251,7 @@ stage_command("quantize", "Write the trained student in 8 bits, for [quantize]: 
 @app.command()
 def chain(recipe: RecipeName, overrides: Overrides = None, dry_run: DryRun = False, redo: Redo = False) -> None:
     """Teacher → assistant → student: every student of [[chain]] teaches the next, each in a run of its own."""
-    run = whole_run(recipe, overrides, "chain", "problems.path", "teacher.model", "eval.tasks")
+    run = whole_run(recipe, overrides, "chain", "problems.path", "eval.tasks", sampling="teacher.model")
     room("chain.command").chain(run, dry_run=dry_run, redo=redo)
 
 

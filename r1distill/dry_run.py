@@ -12,7 +12,8 @@ from r1distill.evaluate.benchmarks import asking_in, data_in
 from r1distill.evaluate.tasks import load_task
 from r1distill.filter.public_traces import named_set, traces_path
 from r1distill.gpus import visible_gpus
-from r1distill.pipeline import needed_by, statuses, why_not_needed
+from r1distill.pipeline import statuses, why_not_needed
+from r1distill.preflight import needed_by
 from r1distill.problems import files_read, local_path, options_of, read_problems
 from r1distill.procedural import is_procedural
 from r1distill.prompting import load_prompt

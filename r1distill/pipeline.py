@@ -13,25 +13,23 @@ from typing import Any
 
 from r1distill.cache.settings import manifest_of, recipes_of, scorer_of, why_not_scored
 from r1distill.cache.stage import cache_stage
-from r1distill.chain.links import teacher_of_rounds
 from r1distill.console import clock as clock_text
 from r1distill.console import library_output_to, say
-from r1distill.errors import UserError, require_packages
+from r1distill.errors import UserError
 from r1distill.evaluate.benchmarks import asking_in, data_in
-from r1distill.evaluate.contestants import check_contestants
 from r1distill.evaluate.stage import eval_stage
 from r1distill.evaluate.tasks import load_task
 from r1distill.filter.card import IMPORTED
-from r1distill.filter.public_traces import LABELS, traces_path
+from r1distill.filter.public_traces import LABELS
 from r1distill.filter.stage import filter_stage
 from r1distill.generate.journal import has_samples
-from r1distill.models import check_model_name
+from r1distill.preflight import preflight
 from r1distill.problems import files_of, local_path
 from r1distill.procedural import is_procedural, procedural_version
 from r1distill.prompting import load_prompt
 from r1distill.prune.stage import prune_stage
 from r1distill.quantize.stage import quantize_stage
-from r1distill.recipe import Recipe, refuse_missing
+from r1distill.recipe import Recipe
 from r1distill.resources import find_file
 from r1distill.run import Clock, Run
 from r1distill.sections import MADE_BY
@@ -263,10 +261,13 @@ def statuses(run: Run) -> list[Status]:
     return found
 
 
-def run_stages(run: Run, names: Iterable[str], *, redo: bool = False) -> None:
-    """Run those of the named stages that are not done. Raises UserError before any work where the recipe cannot be run."""
+def run_stages(run: Run, names: Iterable[str], *, redo: bool = False, may_change: tuple[str, ...] = ()) -> None:
+    """Run those of the named stages that are not done. Raises UserError before any work where the recipe cannot be run.
+
+    `redo` and `may_change`: as for `refuse_other_recipe`.
+    """
     names = list(names)
-    refuse_other_recipe(run, redo)
+    refuse_other_recipe(run, redo, may_change)
     todo = [status for status in statuses(run) if status.stage.name in names and status.state != "done"]
     for status in todo:
         if status.state == "outdated":
@@ -328,16 +329,18 @@ def run_stage(run: Run, status: Status) -> None:
     say(f"✓ {stage.name}: {clock_text(attempt)}{speed}", style="green")
 
 
-def refuse_other_recipe(run: Run, redo: bool) -> None:
+def refuse_other_recipe(run: Run, redo: bool, may_change: tuple[str, ...] = ()) -> None:
     """A folder with samples of another recipe is not continued by mistake: they cost the most.
 
-    Traces of others cost little, and are set aside.
+    Traces of others cost little, and are set aside. With `redo` samples are taken anew, and so they are where no more than the
+    keys of `may_change` are others than they were.
     """
     record = run.record("generate")
     if record is None or redo or "traces.path" in record["inputs"] or not has_samples(run.journal):
         return
     before, now = record["inputs"], inputs_of(STAGES[0], run.recipe)
-    if changed := changes(without(EXTENDING, before), without(EXTENDING, now)):
+    cut = (*EXTENDING, *may_change)
+    if changed := changes(without(cut, before), without(cut, now)):
         raise UserError(
             f"{run.folder} holds the samples of another recipe ({'; '.join(changed)}); set run_dir to a new folder, "
             "or add --redo to sample again here (the old samples stay in the journal)"
@@ -356,82 +359,3 @@ def set_aside(run: Run, stage: Stage, *, growing: bool = True) -> None:
             shutil.move(source, target / Path(name).name)
     if target.exists():
         say(f"  what {stage.name} made before is kept in {target}")
-
-
-def needed_by(stage: str, recipe: Recipe) -> list[str]:
-    """The keys without which a stage cannot run."""
-    if stage == "eval":
-        of_role = {"base": "train.student", "teacher": "teacher.model"}
-        return [key for role, key in of_role.items() if role in recipe.eval.models]
-    is_import = recipe.traces is not None
-    scorer = [] if recipe.teachers else ["cache.model" if is_import and recipe.cache.model else "teacher.model"]
-    return {
-        "generate": [] if is_import else ["problems.path", "teacher.model"],
-        "cache": [*scorer, "train.student"],
-        "prune": ["train.student"],
-        "train": ["train.student"],
-        "on_policy": ["train.student"],
-        "quantize": ["train.student"],
-    }.get(stage, [])
-
-
-def preflight(recipe: Recipe, names: list[str]) -> None:
-    """Find before the first hour what would stop the last: missing extras, files, models, tasks, misspelt options."""
-    for name in names:
-        refuse_missing(recipe, name, *needed_by(name, recipe))
-    engines: dict[str, dict[str, Any]] = {}
-    if "generate" in names:
-        load_prompt(recipe.generate.prompt, recipe.generate.prefill)
-        if recipe.traces is not None:
-            if traces_path(recipe.traces) is None:
-                require_packages(f"reading {recipe.traces.path} from the Hub", "datasets")
-        else:
-            local_path(recipe.problems.path)
-        if recipe.traces is None and recipe.teacher.backend == "vllm":
-            require_packages("generate", "vllm")
-            check_model_name(recipe.teacher.model, "teacher.model")
-            engines["teacher.engine"] = recipe.teacher.engine
-    if {"verify", "eval"} & set(names) and recipe.verify.judge:
-        load_judge_prompt(recipe.verify.judge.prompt)
-    if "cache" in names and recipe.cache.source != "generation":
-        require_packages("cache", "torch", "transformers")
-        for each in recipes_of(recipe).values() or [recipe]:
-            scorer = scorer_of(each)
-            check_model_name(scorer.model, scorer.key)
-        if recipe.cache.source == "vllm":
-            require_packages("cache", "vllm")
-            engines["cache.engine"] = recipe.cache.engine
-    if "prune" in names:
-        require_packages("prune", "torch", "transformers")
-        check_model_name(recipe.train.student, "train.student")
-    if "on_policy" in names and recipe.on_policy:
-        check_model_name(teacher_of_rounds(recipe), "on_policy.teacher")
-    if "quantize" in names:
-        require_packages("quantize", "torch", "transformers", "compressed_tensors")
-    if "train" in names and recipe.train.qat:
-        require_packages("[train.qat]", "torchao")
-    if "train" in names:
-        require_packages("train", "torch", "transformers", "trl", "peft", "datasets", "accelerate")
-        check_model_name(recipe.train.student, "train.student")
-        if recipe.train.online_teacher:
-            check_model_name(recipe.train.online_teacher, "the teacher of [train]")
-        chat_template_text(recipe.train)
-        if "config_file" in recipe.train.launch:
-            find_file(str(recipe.train.launch["config_file"]), "train.launch.config_file")
-    if "eval" in names:
-        if not recipe.eval.tasks:
-            raise UserError("eval.tasks is empty; name a task (r1distill run quickstart --dry-run shows one)")
-        for name in recipe.eval.tasks:
-            task = load_task(name)
-            asking_in(recipe, task)
-            local_path(data_in(recipe, task).path)
-        check_contestants(recipe)
-        if recipe.eval.models != ["teacher"] or recipe.teacher.backend == "vllm":
-            require_packages("eval", "vllm")
-            engines["eval.engine"] = recipe.eval.engine
-            engines |= {f"eval.candidates.{name}.engine": each.engine for name, each in recipe.eval.candidates.items()}
-    # these imports take seconds, so they come after everything that needs none
-    for section, engine in engines.items():
-        importlib.import_module("r1distill.generate.vllm_engine").check_engine_arguments(section, engine)
-    if "train" in names:
-        importlib.import_module("r1distill.train.options").check_options(recipe.train)

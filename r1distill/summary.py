@@ -2,15 +2,17 @@
 
 import importlib.metadata
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from rich.table import Table
 
+from r1distill.chain.lineage import write_lineage
 from r1distill.console import clock, console, say
 from r1distill.pipeline import STAGE_NAMES
 from r1distill.run import Run
 from r1distill.store import read_json, write_json
-from r1distill.train.card import write_card
+from r1distill.train.card import write_cards
 
 
 def summarise(run: Run) -> dict[str, Any]:
@@ -30,11 +32,12 @@ def summarise(run: Run) -> dict[str, Any]:
     }
 
 
-def write_summary(run: Run) -> dict[str, Any]:
+def write_summary(run: Run, before: Sequence[Run] = ()) -> dict[str, Any]:
+    """summary.json, and where there is a student the lineage and the cards. `before`: the links of a chain that led to it."""
     summary = summarise(run)
     write_json(run.summary, summary)
     if summary["student"]:
-        write_card(run, summary)
+        write_cards(run, summary, write_lineage(run, before))
     return summary
 
 

@@ -10,6 +10,9 @@ from r1distill.quantize_sections import Qat
 from r1distill.resources import read_file
 from r1distill.section import Section
 
+# options of [train.args] that look at a validation split, where there is none
+WITHOUT_VALIDATION = {"eval_strategy": "no", "eval_on_start": False, "load_best_model_at_end": False}
+
 
 class Schedule(Section):
     """A number that changes over the training: `{ kind = "linear", start = 0.9, end = 0.3 }`, or "cosine", or in stages."""

@@ -13,7 +13,8 @@ from typing import Any
 
 from check_kill import STAGES, is_in_the_middle, record, run_until
 
-from r1distill.chain.links import LINEAGE, links_of
+from r1distill.chain.lineage import LINEAGE
+from r1distill.chain.links import links_of
 from r1distill.recipe import find_recipe, load_recipe
 from r1distill.store import read_json
 
@@ -53,7 +54,7 @@ def main() -> None:
     print(
         f"check_chain: made again: {', '.join(again) or 'nothing'}; {'' if went_on else 'NOT '}continued from {checkpoint}"
     )
-    whole = [each["run"] for each in lineage] == [folder.name for folder in folders]
+    whole = [each["run"] for each in lineage][: len(folders)] == [folder.name for folder in folders]
     sys.exit(0 if killed and not second.returncode and not again and went_on and whole else 1)
 
 

@@ -5,14 +5,18 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from small_run import assert_one_error_line, r1distill, recipe_file
 
+from r1distill.cache.settings import scorer_of
 from r1distill.chain.command import chain
-from r1distill.chain.links import lineage_of, links_of, rounds_of, teacher_of_rounds
+from r1distill.chain.lineage import lineage_of
+from r1distill.chain.links import links_of, rounds_of, teacher_of_rounds
 from r1distill.errors import UserError
 from r1distill.pipeline import STAGES, inputs_of, names_of_run, predecessor, statuses
+from r1distill.quantize_sections import Qat
 from r1distill.recipe import Recipe
 from r1distill.run import Run
-from r1distill.sections import MADE_BY
+from r1distill.sections import MADE_BY, Cache, Filter, Teacher
 from r1distill.store import write_json
 
 
@@ -58,6 +62,75 @@ def test_the_student_of_a_link_is_the_teacher_of_the_next(tmp_path: Path) -> Non
     ]
 
 
+def test_how_the_first_teacher_is_opened_and_paid_is_not_how_a_student_is(tmp_path: Path) -> None:
+    teacher = {
+        "model": "org/big", "tokenizer": "org/its", "retries": 9, "usd_per_million_tokens": 2.0,
+        "engine": {"tensor_parallel_size": 8, "quantization": "fp8"},
+    }  # fmt: skip
+    links = [
+        {"name": "assistant", "student": "org/large", "set": {"eval": {"engine": {"tensor_parallel_size": 2}}}},
+        {"name": "small", "student": "org/small"},
+        {"name": "tiny", "student": "org/tiny", "set": {"teacher": {"engine": {"dtype": "float32"}}}},
+    ]
+    runs = links_of(recipe_in(tmp_path, teacher=teacher, chain=links))
+    assert runs[0].recipe.teacher == Teacher.model_validate(teacher)
+    for before, each, engine in (
+        (runs[0], runs[1], {"max_model_len": 512, "tensor_parallel_size": 2}),
+        (runs[1], runs[2], {"max_model_len": 512, "dtype": "float32"}),
+    ):
+        assert each.recipe.teacher == Teacher(model=str(before.student), engine=engine)
+    [first] = rounds_of(Run(on_policy(tmp_path, teacher=teacher, on_policy={"rounds": 1})))
+    assert first.recipe.teacher == Teacher(model=first.recipe.train.student, engine={"max_model_len": 512})
+
+
+def test_from_the_second_link_on_nothing_names_the_first_teacher(tmp_path: Path) -> None:
+    scored = {
+        "source": "vllm", "model": "org/big", "revision": "main", "tokenizer": "org/its", "k": 8,
+        "engine": {"tensor_parallel_size": 8},
+    }  # fmt: skip
+    first, second = links_of(recipe_in(tmp_path, cache=scored, train={"student": "s", "revision": "v1", "kl": {}}))
+    assert first.recipe.cache == Cache.model_validate(scored)
+    assert second.recipe.cache == Cache(source="vllm", k=8)
+    assert scorer_of(second.recipe).model == str(first.student)
+    assert first.recipe.train.revision is None  # it is one of "s"
+
+    inside = {
+        "student": "s", "kl": {"online": "org/big", "cross_tokenizer": "uld"}, "controller": {},
+    }  # fmt: skip
+    first, second = links_of(recipe_in(tmp_path, train=inside))
+    assert first.recipe.train.kl
+    assert first.recipe.train.kl.online == "org/big"
+    assert second.recipe.train.kl
+    assert second.recipe.train.kl.online == str(first.student)
+    assert second.recipe.train.kl.cross_tokenizer == "uld"
+
+    inside = {"student": "s", "hidden": {"teacher": "org/big", "weight": 0.5}, "attention": {"teacher": "org/big"}}
+    other = {"name": "b", "student": "org/b", "set": {"train": {"attention": {"teacher": "org/c"}, "hidden": None}}}
+    links = [{"name": "a", "student": "org/a"}, {"name": "same", "student": "org/b"}, other]
+    first, second, third = links_of(recipe_in(tmp_path, train=inside, chain=links))
+    assert second.recipe.train.hidden
+    assert second.recipe.train.attention
+    assert second.recipe.train.hidden.teacher == second.recipe.train.attention.teacher == str(first.student)
+    assert second.recipe.train.hidden.weight == 0.5
+    assert third.recipe.train.online_teacher == "org/c"
+
+
+def test_from_the_second_link_on_no_others_traces_and_teachers_are_left(tmp_path: Path) -> None:
+    first, second = links_of(recipe_in(tmp_path, traces={"path": "org/traces"}))
+    assert first.recipe.traces is not None
+    assert second.recipe.traces is None
+    first, second = links_of(
+        recipe_in(
+            tmp_path, generate={"keep_distributions": True}, cache={"source": "transformers"},
+            teachers=[{"name": "a", "model": "org/a"}, {"name": "b", "model": "org/b"}],
+            train={"student": "s", "kl": {}},
+        )
+    )  # fmt: skip
+    assert [each.name for each in first.recipe.teachers] == ["a", "b"]
+    assert (second.recipe.teachers, second.recipe.generate.keep_distributions) == ([], False)
+    assert scorer_of(second.recipe).model == str(first.student)
+
+
 def test_an_assistant_that_was_trained_again_is_sampled_anew(tmp_path: Path) -> None:
     recipe = recipe_in(tmp_path, problems={"path": "prompts/quickstart/train.jsonl"})
     found = []
@@ -78,8 +151,39 @@ def test_chains_that_are_none_are_errors(tmp_path: Path) -> None:
         chain(Run(recipe_in(tmp_path, chain=[])), dry_run=False, redo=False)
     with pytest.raises(ValidationError, match="pattern"):
         recipe_in(tmp_path, chain=[{"name": "../a", "student": "org/a"}])
+    alone = {"train": {"peft": {"r": 8}, "merge_adapter": False}}
+    with pytest.raises(UserError, match=r"a: train.merge_adapter = false, and an adapter alone does not teach"):
+        links_of(
+            recipe_in(
+                tmp_path, chain=[{"name": "a", "student": "org/a", "set": alone}, {"name": "b", "student": "org/b"}]
+            )
+        )
     with pytest.raises(ValidationError, match=r"train.merge_adapter = false"):
         recipe_in(tmp_path, train={"student": "s", "peft": {"r": 8}, "merge_adapter": False})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "key"),
+    [
+        ({"run_dir": "elsewhere"}, "set.run_dir"),
+        ({"chain": []}, "set.chain"),
+        ({"ablate": {"seeds": 1}}, "set.ablate"),
+        ({"train": {"student": "org/b"}}, "set.train.student"),
+        ({"teacher": {"model": "org/b"}}, "set.teacher.model"),
+    ],
+)
+def test_a_link_sets_nothing_that_makes_it_a_link(tmp_path: Path, wrong: dict[str, Any], key: str) -> None:
+    with pytest.raises(ValidationError, match=rf'"a": {key} is not of one link; take it out \('):
+        recipe_in(tmp_path, chain=[{"name": "a", "student": "org/a", "set": wrong}])
+    recipe_in(tmp_path, chain=[{"name": "a", "student": "org/a", "set": {"train": {}, "teacher": {"engine": {}}}}])
+
+
+@pytest.mark.parametrize("command", ["run", "train", "on-policy"])
+def test_a_recipe_with_links_is_for_the_command_chain(tmp_path: Path, command: str) -> None:
+    recipe = recipe_file(tmp_path, chain=[{"name": "a", "student": "org/a"}])
+    told = f"`r1distill {command}` runs none of them: take `r1distill chain RECIPE`, or add chain=[]"
+    assert_one_error_line(r1distill(command, recipe, "--dry-run"), "[[chain]] has the links a", told)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_dry_run_shows_every_link_and_makes_nothing(tmp_path: Path, capsys) -> None:
@@ -130,6 +234,48 @@ def test_what_was_a_technique_of_the_first_training_is_not_one_of_the_rounds(tmp
     assert first.recipe.train.hidden is first.recipe.train.curriculum is None
     assert first.recipe.train.label_smoothing == 0
     assert teacher_of_rounds(recipe) == "org/t"
+
+
+def test_a_round_samples_the_student_as_it_speaks_and_keeps_every_answer(tmp_path: Path) -> None:
+    recipe = on_policy(
+        tmp_path,
+        generate={"top_k": 20, "thinking_budget": 100, "top_p": 0.9, "max_tokens": 77, "max_samples": 9},
+        filter={
+            "token_budget": 1000, "max_per_problem": 1, "student_perplexity": True, "balance": [{"by": "source", "at_most": 5}],
+            "rules": [{"name": "short", "keep": {"n_tokens": {"at_most": 100}}}], "drop_contaminated": False, "workers": 7,
+            "drop_duplicate_problems": True, "validation_fraction": 0.1,
+        },
+    )  # fmt: skip
+    for each in rounds_of(Run(recipe)):
+        generate = each.recipe.generate
+        assert (generate.temperature, generate.top_p, generate.top_k, generate.thinking_budget) == (1.0, 1.0, 0, 0)
+        assert (generate.max_tokens, generate.max_samples) == (77, None)
+        assert each.recipe.filter == Filter(
+            require_correct=False, require_thinking=False, max_mean_entropy_nats=0.0, drop_duplicates=False,
+            drop_contaminated=False, workers=7,
+        )  # fmt: skip
+
+
+def test_rounds_follow_a_training_with_any_cache_packs_validation_and_rounding(tmp_path: Path) -> None:
+    cache = {
+        "source": "vllm", "model": "org/big", "k": 8, "engine": {"max_model_len": 4},
+    }  # fmt: skip
+    args = {"packing": True, "padding_free": True, "eval_strategy": "steps", "load_best_model_at_end": True}
+    train = {"student": "s", "kl": {}, "qat": {"start": 0.5, "scheme": "int8_weights"}, "args": args}
+    settings: dict[str, Any] = {"teacher": "org/other", "rounds": 1, "args": {"eval_strategy": "epoch"}}
+    [first] = rounds_of(Run(on_policy(tmp_path, cache=cache, train=train, on_policy=settings)))
+    assert first.recipe.cache == Cache()
+    assert first.recipe.train.qat == Qat(start=0.0, scheme="int8_weights")
+    assert first.recipe.train.args == {
+        "packing": True, "padding_free": True, "eval_strategy": "no", "load_best_model_at_end": False,
+    }  # fmt: skip
+    settings["cross_tokenizer"] = "aligned"
+    [first] = rounds_of(Run(on_policy(tmp_path, train=train, on_policy=settings)))
+    assert not first.recipe.train.args["packing"]
+    assert not first.recipe.train.args["padding_free"]
+    settings["args"] = {"packing": True}
+    with pytest.raises(UserError, match=r"\[on_policy\]: .*cross_tokenizer with packing"):
+        rounds_of(Run(on_policy(tmp_path, train=train, on_policy=settings)))
 
 
 def test_a_teacher_behind_a_url_cannot_be_in_the_training(tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ from r1distill.dry_run import plan_verify
 from r1distill.errors import UserError
 from r1distill.evaluate.stage import eval_stage
 from r1distill.generate import server as server_module
-from r1distill.pipeline import inputs_of, preflight, statuses
+from r1distill.pipeline import inputs_of, statuses
+from r1distill.preflight import preflight
 from r1distill.prompting import split_thinking
 from r1distill.records import Problem, Trace, Verdict
 from r1distill.run import Clock, Run

@@ -20,13 +20,13 @@ from r1distill.pipeline import (
     changes,
     inputs_of,
     names_of_run,
-    preflight,
     refuse_other_recipe,
     run_stages,
     set_aside,
     statuses,
     without,
 )
+from r1distill.preflight import preflight
 from r1distill.recipe import Recipe, all_keys
 from r1distill.records import Decision, Problem, Trace, Verdict
 from r1distill.run import Clock, Run, locked, open_run

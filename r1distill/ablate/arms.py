@@ -11,11 +11,9 @@ from r1distill.pipeline import names_of_run
 from r1distill.recipe import Recipe, as_given, merged, validated
 from r1distill.run import Run
 from r1distill.store import write_json
-from r1distill.train_sections import Train
+from r1distill.train_sections import WITHOUT_VALIDATION, Train
 
 SAMPLED = ("generate", "verify")  # stages whose results are taken over
-# options of training that look at a validation split
-WITHOUT_VALIDATION = {"eval_strategy": "no", "eval_on_start": False, "load_best_model_at_end": False}
 
 
 def folder_of(recipe: Recipe) -> Path:

@@ -10,7 +10,8 @@ from r1distill.ablate_section import Arm
 from r1distill.console import library_output_to, say
 from r1distill.errors import UserError
 from r1distill.filter.tagging import tag
-from r1distill.pipeline import preflight, run_stages, statuses
+from r1distill.pipeline import run_stages, statuses
+from r1distill.preflight import preflight
 from r1distill.recipe import Recipe
 from r1distill.run import Clock, Run, locked
 from r1distill.store import write_json

@@ -3,21 +3,30 @@
 from pathlib import Path
 from typing import Any
 
+from r1distill.chain_sections import OnPolicy
 from r1distill.errors import UserError
 from r1distill.recipe import Recipe, as_given, merged, validated
 from r1distill.run import Run
+from r1distill.train_sections import WITHOUT_VALIDATION, Train
 
 LATER = ("on_policy", "quantized")  # whom [on_policy] and [quantize] make
-LINEAGE = "lineage.json"  # in the folder of a run: who was taught by whom before it
-# what a training on the student's own samples has of its own
+# where [train] names a teacher, and what [cache] says of the model that scores and how it is opened
+IN_TRAINING = (("kl", "online"), ("hidden", "teacher"), ("attention", "teacher"))
+OF_WHO_SCORES = ("model", "revision", "tokenizer", "engine", "model_args")
+STAGES_OF_ROUNDS = ("generate", "verify", "filter", "train")
+# what a round has of its own: tables, and techniques of training
+NOT_OF_ROUNDS = {
+    "chain", "ablate", "on_policy", "quantize", "prune", "traces", "teacher", "teachers", "filter", "cache",
+}  # fmt: skip
 LEFT_OUT = ("kl", "hidden", "attention", "controller", "curriculum", "restarts")
+PACKING = ("packing", "padding_free")  # which train.kl.cross_tokenizer is not to be had with
 
 
 def links_of(recipe: Recipe) -> list[Run]:
     """The runs of a chain in order. The teacher of each but the first is the student of the one before it.
 
-    [on_policy] and [quantize] are of the last one. What a link sets is put over the recipe's tables. Raises UserError where
-    two links have one name, and where a link is not a recipe.
+    [on_policy] and [quantize] are of the last one. What a link sets is put over the recipe's tables, and over what follows
+    from who teaches it. Raises UserError where two links have one name, and where a link is not a recipe.
     """
     names = [link.name for link in recipe.chain]
     if twice := [name for name in names if names.count(name) > 1]:
@@ -29,19 +38,58 @@ def links_of(recipe: Recipe) -> list[Run]:
         if later:
             tables["eval"]["models"] = [name for name in recipe.eval.models if name not in LATER] or ["student"]
         folder = Run(recipe).folder / "chain" / link.name
-        tables = merged(tables, {"run_dir": str(folder), "train": {"student": link.student}})
+        # a revision is one of the model that [train] names
+        revision = recipe.train.revision if link.student == recipe.train.student else None
+        tables = merged(tables, {"run_dir": str(folder), "train": {"student": link.student, "revision": revision}})
         if found:
-            tables = merged(tables, {"teacher": taught_by(found[-1], recipe)})
+            tables = after(found[-1], tables)
         found.append(Run(validated(Recipe, merged(tables, link.set), Path(f"[[chain]] {link.name}"))))
     return found
 
 
-def taught_by(before: Run, recipe: Recipe) -> dict[str, Any]:
-    """[teacher] where the student of an earlier run teaches. When it was trained is its revision: another one samples anew."""
+def refuse_chain(recipe: Recipe, command: str) -> None:
+    """Raise UserError where a recipe has links, which only `r1distill chain` runs."""
+    if recipe.chain:
+        names = ", ".join(link.name for link in recipe.chain)
+        raise UserError(
+            f"[[chain]] has the links {names}, and `r1distill {command}` runs none of them: take `r1distill chain RECIPE`, or "
+            "add chain=[] for the recipe without them"
+        )
+
+
+def after(before: Run, tables: dict[str, Any]) -> dict[str, Any]:
+    """The tables of a recipe with the student of an earlier run wherever they name a teacher.
+
+    What was of the first teacher alone goes with it: traces that were not sampled here, and how it is opened.
+    """
+    train, generate = tables["train"], tables["generate"]
+    in_training = {
+        name: {**train[name], key: str(before.student)} for name, key in IN_TRAINING if train[name] and train[name][key]
+    }
+    if tables["teachers"]:  # they scored, so the one that is there now does, and nothing is kept while sampling
+        generate = {**generate, "keep_distributions": False}
+    return {
+        **{name: table for name, table in tables.items() if name not in ("traces", "teachers")},
+        "teacher": taught_by(before),
+        "generate": generate,
+        "cache": {key: value for key, value in tables["cache"].items() if key not in OF_WHO_SCORES},
+        "train": {**train, **in_training},
+    }
+
+
+def taught_by(before: Run) -> dict[str, Any]:
+    """[teacher], whole, where the student of an earlier run teaches, opened as it is for its own scores.
+
+    When it was trained is its revision: another one samples anew. Raises UserError where the student is no whole model.
+    """
+    if before.recipe.train.peft is not None and not before.recipe.train.merge_adapter:
+        raise UserError(
+            f"{before.folder.name}: train.merge_adapter = false, and an adapter alone does not teach; set it to true"
+        )
     trained = before.record("train") or {}
     return {
-        "backend": "vllm", "model": str(before.student), "revision": trained.get("finished_at"), "tokenizer": None,
-        "engine": recipe.eval.engine,
+        "backend": "vllm", "model": str(before.student), "revision": trained.get("finished_at"),
+        "engine": before.recipe.eval.engine,
     }  # fmt: skip
 
 
@@ -59,32 +107,30 @@ def rounds_of(run: Run) -> list[Run]:
 def round_recipe(recipe: Recipe, before: Run, number: int) -> Recipe:
     """Whoever was trained `before` is sampled, at temperature 1 as it speaks, and learns from the teacher alone.
 
-    Every reply is kept that ended with an answer: what is right, or thought in the right form, is no question here; the teacher
-    says so token by token.
+    Every reply is kept that ended with an answer, but those to problems of a benchmark: what is right, or thought in the right
+    form, is no question here; the teacher says so token by token. A student that was trained with rounding has it from the
+    first step on.
     """
-    settings = recipe.on_policy
+    settings, train = recipe.on_policy, recipe.train
     assert settings
-    train = recipe.train
-    whole = recipe.model_dump(exclude={"chain", "ablate", "on_policy", "quantize", "teachers", "prune", "traces"})
-    problems = {"limit": settings.limit} if settings.limit else {}
+    whole = recipe.model_dump(exclude=NOT_OF_ROUNDS)
     changes = {
         "run_dir": str(Run(recipe).folder / "on_policy" / f"round-{number + 1}"),
         "seed": recipe.seed + number + 1,
-        "problems": problems,
-        "teacher": taught_by(before, recipe),
+        "problems": {"limit": settings.limit} if settings.limit else {},
+        "teacher": taught_by(before),
         "generate": {
-            "samples": settings.samples, "stop_after_correct": 0, "temperature": 1.0, "top_p": 1.0, "logprobs": 0,
-            "keep_distributions": False, "max_samples": None,
+            "samples": settings.samples, "stop_after_correct": 0, "max_samples": None, "temperature": 1.0, "top_p": 1.0,
+            "top_k": 0, "thinking_budget": 0, "logprobs": 0, "keep_distributions": False,
         },
         "filter": {
             "require_correct": False, "require_thinking": False, "max_mean_entropy_nats": 0.0, "drop_duplicates": False,
-            "validation_fraction": 0.0,
+            **recipe.filter.model_dump(include={"drop_contaminated", "workers", "ray"}),
         },
-        "cache": {"source": "generation"},
         "eval": {"models": ["student"]},
         "train": {
             **dict.fromkeys(LEFT_OUT), "student": str(before.student), "revision": None, "label_smoothing": 0.0,
-            "args": {**train.args, **settings.args},
+            "qat": {"start": 0.0} if train.qat else None, "args": args_of_rounds(train, settings),
         },
     }  # fmt: skip
     tables = merged(as_given(whole), changes)
@@ -93,6 +139,13 @@ def round_recipe(recipe: Recipe, before: Run, number: int) -> Recipe:
         "cross_tokenizer": settings.cross_tokenizer,
     }  # fmt: skip
     return validated(Recipe, tables, Path("[on_policy]"))
+
+
+def args_of_rounds(train: Train, settings: OnPolicy) -> dict[str, Any]:
+    """Those of the training and of [on_policy]: without a validation split, and with another tokenizer without packs."""
+    without = dict.fromkeys(PACKING, False) if settings.cross_tokenizer else {}
+    args = {**train.args, **{name: value for name, value in without.items() if name in train.args}, **settings.args}
+    return {**args, **{name: value for name, value in WITHOUT_VALIDATION.items() if name in args}}
 
 
 def teacher_of_rounds(recipe: Recipe) -> str:
@@ -108,11 +161,3 @@ def teacher_of_rounds(recipe: Recipe) -> str:
         "[on_policy] needs a teacher that runs in the training, and the one of [teacher] is behind a URL; name one in "
         "on_policy.teacher"
     )
-
-
-def lineage_of(runs: list[Run]) -> list[dict[str, str]]:
-    """Of runs that followed each other, who was taught by whom."""
-    return [
-        {"run": each.folder.name, "student": each.recipe.train.student, "teacher": each.recipe.teacher.model}
-        for each in runs
-    ]

@@ -1,7 +1,7 @@
 """Who is scored: the roles of a run, models by name, and adapters, each as something that can be opened and sampled."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -103,14 +103,16 @@ def fingerprint(folder: Path) -> str:
     return found.hexdigest()[:16]
 
 
-def check_contestants(recipe: Recipe) -> None:
-    """Raise UserError for a model that cannot be opened; nothing is loaded."""
+def check_contestants(recipe: Recipe, made: Collection[Path] = ()) -> None:
+    """Raise UserError for a model that cannot be opened; nothing is loaded. `made`: folders that are made before it is."""
     for entry in recipe.eval.models:
         candidate = recipe.eval.candidates.get(entry)
         if entry in ROLES or (candidate and candidate.urls):
             continue
         key = f"eval.candidates.{entry}.model" if candidate else "eval.models"
-        check_model_name(candidate.model if candidate else entry, key)
+        name = candidate.model if candidate else entry
+        if Path(name).expanduser() not in made:
+            check_model_name(name, key)
         if candidate and candidate.adapter is not None:
             adapter = Path(candidate.adapter).expanduser()
             if not (adapter / "adapter_config.json").is_file():
