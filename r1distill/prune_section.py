@@ -33,7 +33,7 @@ class Prune(Section):
 
     def sizes(self, layers: int, channels: int, groups: int) -> tuple[int, int, int]:
         """How many stay of the layers, and in each of the feed-forward channels and key-value heads; at least one."""
-        wanted = channels - round(self.ffn * channels)
+        wanted = max(channels - round(self.ffn * channels), 1)
         return (
             max(layers - round(self.depth * layers), 1),
             min(math.ceil(wanted / self.ffn_multiple) * self.ffn_multiple, channels),
