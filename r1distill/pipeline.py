@@ -434,3 +434,5 @@ def preflight(recipe: Recipe, names: list[str]) -> None:
         importlib.import_module("r1distill.generate.vllm_engine").check_engine_arguments(section, engine)
     if "train" in names:
         importlib.import_module("r1distill.train.options").check_options(recipe.train)
+    if "prune" in names or ("train" in names and (recipe.train.qat or recipe.quantize)):
+        importlib.import_module("r1distill.student_check").check_student(recipe, names)

@@ -13,6 +13,7 @@ import torch
 from compressed_tensors.compressors.pack_quantized.helpers import unpack_from_int32
 from pydantic import ValidationError
 from safetensors import safe_open
+from small_run import small_run
 from test_train import make_run
 from tiny_trainer import assert_same, make, parameters, trained
 from transformers import (
@@ -29,7 +30,11 @@ from transformers import (
     TrainerState,
 )
 
+from r1distill.ablate.arms import recipe_with
+from r1distill.ablate_section import Arm
+from r1distill.chain.links import rounds_of
 from r1distill.errors import UserError
+from r1distill.pipeline import preflight
 from r1distill.quantize.export import export
 from r1distill.quantize.smooth import smooth
 from r1distill.quantize.stage import quantize_stage
@@ -104,6 +109,65 @@ def test_what_is_saved_knows_nothing_of_it(tmp_path: Path, model) -> None:
 def test_adapters_are_refused() -> None:
     with pytest.raises(ValidationError, match=r"\[train.qat\] with \[train.peft\]"):
         Train(student="s", peft={"r": 8}, qat=Qat())
+
+
+def test_an_arm_trains_for_the_rounding_that_it_gets(tmp_path: Path) -> None:
+    recipe = small_run(tmp_path).recipe
+    both = recipe_with(recipe, Arm(name="a", set={"train": {"qat": {}}, "quantize": {}}))
+    assert (both.train.qat, both.quantize) == (Qat(), Quantize())
+    with pytest.raises(
+        UserError, match=r"^\[\[ablate.arms\]\] a: \[train.qat\] without \[quantize\]: .*; add \[quantize\]"
+    ):
+        recipe_with(recipe, Arm(name="a", set={"train": {"qat": {}}}))
+    other = {"train": {"qat": {}}, "quantize": {"scheme": "int8_weights"}}
+    with pytest.raises(
+        UserError, match=r'\[\[ablate.arms\]\] a: train.qat.scheme = "int8" and quantize.scheme = "int8_w'
+    ):
+        recipe_with(recipe, Arm(name="a", set=other))
+
+
+def test_rounds_of_a_student_that_is_rounded_at_the_end_train_with_rounding(tmp_path: Path) -> None:
+    tables: dict[str, Any] = {"train": {"student": "org/m", "qat": {}}, "quantize": {}}
+    (found,) = rounds_of(small_run(tmp_path, **tables, on_policy={"teacher": "org/t", "rounds": 1}))
+    assert (found.recipe.train.qat, found.recipe.quantize) == (Qat(), None)
+
+
+LLAMA = LlamaConfig(vocab_size=50, hidden_size=24, num_hidden_layers=2, intermediate_size=8, num_attention_heads=12)
+GPT2 = GPT2Config(vocab_size=50, n_embd=32, n_layer=1, n_head=2)
+
+
+@pytest.mark.parametrize(
+    ("config", "tables", "message"),
+    [
+        (None, {"qat": True, "quantize": {}}, r"\[train.qat\]: qwen3_moe is a mixture"),
+        (None, {"quantize": {}}, r"\[quantize\]: qwen3_moe is a mixture"),
+        (LLAMA, {"quantize": {"ignore": ["lm_haed"]}}, r'quantize.ignore = "lm_haed" is none of the 15 linear layers'),
+        (GPT2, {"quantize": {}}, "quantize.smoothing: gpt2 is not made of the layers"),
+        (GPT2, {"prune": {"depth": 0.5}}, r"\[prune\]: gpt2 is not made of the layers"),
+        (LLAMA, {"prune": {"heads": 0.1}}, r"prune.heads leaves 11 of 12 key-value heads"),
+    ],
+)
+def test_what_cannot_be_done_to_a_student_is_said_before_anything_is_sampled(
+    tmp_path: Path, config: Any, tables: dict[str, Any], message: str
+) -> None:
+    """By its config: there are no weights."""
+    (config or mixture().config).save_pretrained(tmp_path / "student")
+    train = {"student": str(tmp_path / "student"), **({"qat": {}} if tables.pop("qat", False) else {})}
+    recipe = small_run(tmp_path, train=train, eval={"models": ["student"]}, **tables).recipe
+    names = ["prune", "train", "quantize"] if recipe.prune else ["train", "quantize"]
+    with pytest.raises(UserError, match=message):
+        preflight(recipe, names)
+
+
+def test_a_student_that_all_can_be_done_to_is_let_through(tmp_path: Path) -> None:
+    LLAMA.save_pretrained(tmp_path / "student")
+    preflight(
+        small_run(
+            tmp_path, train={"student": str(tmp_path / "student"), "qat": {}}, prune={"depth": 0.5, "heads": 0.5},
+            quantize={"ignore": ["re:.*down_proj"], "smoothing": 0.5},
+        ).recipe,
+        ["prune", "train", "quantize"],
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(("start", "steps", "expected"), [(0.96, 10, 1), (0.5, 10, 5), (0.0, 3, 3), (0.99, 1, 1)])

@@ -19,6 +19,11 @@ REMEDY = "set quantize.smoothing = 0"
 LEAST = 1e-5  # of a channel that is never used
 
 
+def check_smoothing(model: Any) -> nn.ModuleList:
+    """The layers of a model. Raises UserError for an architecture that smoothing is not for."""
+    return decoder_layers(model, "quantize.smoothing", REMEDY)
+
+
 @torch.no_grad()
 def smooth(model: Any, sequences: Iterable[Tensor], strength: float) -> None:
     """Change norms and projections in place, by the largest activation of each channel over the `sequences`, each `(T,)` of ids.
@@ -26,7 +31,7 @@ def smooth(model: Any, sequences: Iterable[Tensor], strength: float) -> None:
     s_j = max|x_j|^strength / max|W_j|^(1 - strength) (equation 4). Projections are float32 afterwards, so that nothing is lost
     before they are rounded to integers; norms keep their type. Raises UserError for an architecture that it is not for.
     """
-    layers = decoder_layers(model, "quantize.smoothing", REMEDY)
+    layers = check_smoothing(model)
     largest: dict[nn.Module, Tensor] = {}
 
     def read(module: nn.Module, args: tuple[Tensor, ...]) -> None:
