@@ -194,7 +194,7 @@ def mixture() -> Any:
     return Qwen3MoeForCausalLM(
         Qwen3MoeConfig(
             vocab_size=50, hidden_size=32, intermediate_size=48, moe_intermediate_size=16, num_experts=4,
-            num_experts_per_tok=2, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1, head_dim=16,
+            num_experts_per_tok=2, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1,
         )
     )  # fmt: skip
 
@@ -231,11 +231,12 @@ def integers_of(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, torch.
 def student(folder: Path, tokenizer_of: Path, dtype: torch.dtype, width: int, wide: int) -> dict[str, torch.Tensor]:
     """A model in `folder`; returns its weights."""
     torch.manual_seed(0)
-    config = LlamaConfig(
+    config: Any = LlamaConfig(
         vocab_size=300, hidden_size=width, intermediate_size=wide, num_hidden_layers=2, num_attention_heads=2,
         num_key_value_heads=1, head_dim=20,
     )  # fmt: skip
-    model = LlamaForCausalLM(config).to(dtype)
+    model: Any = LlamaForCausalLM(config)
+    model.to(dtype)
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(tokenizer_of).save_pretrained(folder)
     return {name: weight.detach() for name, weight in model.named_parameters()}
