@@ -107,6 +107,9 @@ def preflight(recipe: Recipe, names: Sequence[str], made: Collection[Path] = ())
         importlib.import_module("r1distill.generate.vllm_engine").check_engine_arguments(section, engine)
     if "train" in names:
         importlib.import_module("r1distill.train.options").check_options(recipe.train)
+    is_there = Path(recipe.train.student).expanduser() not in made
+    if is_there and ("prune" in names or ("train" in names and (recipe.train.qat or recipe.quantize))):
+        importlib.import_module("r1distill.student_check").check_student(recipe, names)
     if "on_policy" in names and recipe.on_policy:
         check_rounds(recipe, made)
 

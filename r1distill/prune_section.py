@@ -19,7 +19,7 @@ class Prune(Section):
     ffn: float = Field(default=0.0, ge=0, lt=1)
     """Share of the channels of every feed-forward layer."""
     heads: float = Field(default=0.0, ge=0, lt=1)
-    """Share of the key-value heads of every layer, each with its query heads."""
+    """Share of the key-value heads of every layer, each with its query heads. A Qwen2 becomes a Llama by it, for vLLM."""
     score: Literal["l1", "l2"] = "l2"
     """Norm over tokens by which a channel or head is measured."""
     ffn_multiple: int = Field(default=1, ge=1)
@@ -33,7 +33,7 @@ class Prune(Section):
 
     def sizes(self, layers: int, channels: int, groups: int) -> tuple[int, int, int]:
         """How many stay of the layers, and in each of the feed-forward channels and key-value heads; at least one."""
-        wanted = channels - round(self.ffn * channels)
+        wanted = max(channels - round(self.ffn * channels), 1)
         return (
             max(layers - round(self.depth * layers), 1),
             min(math.ceil(wanted / self.ffn_multiple) * self.ffn_multiple, channels),

@@ -22,7 +22,8 @@ class Quantize(Section):
     max_tokens: int = Field(default=2048, ge=8)
     """Of each of them."""
     ignore: list[str] = []
-    """Layers that stay as they are besides the output: names, or patterns as compressed-tensors has them: "re:.*down_proj"."""
+    """Linear layers that stay as they are besides the output: names, or patterns as compressed-tensors has them:
+    "re:.*down_proj". Each has to be one's."""
 
     def strength(self, *, after_qat: bool) -> float:
         """Of the smoothing. Weights that were trained with rounding are rounded as they were then."""
@@ -32,9 +33,13 @@ class Quantize(Section):
 
 
 class Qat(Section):
-    """Quantisation-aware training: from a share of the steps on, weights and activations are rounded in the forward pass."""
+    """Quantisation-aware training: from a share of the steps on, weights and activations are rounded in the forward pass.
+
+    For [quantize] with the same scheme. Weights are best float32 in it (train.dtype) and computed with in bfloat16
+    (train.args.bf16): the steps of bfloat16 are as coarse as those of the integers.
+    """
 
     start: float = Field(default=0.5, ge=0, lt=1)
-    """Share of the steps after which it begins; before it the training is the plain one."""
+    """Share of the steps after which it begins, with the last one at the latest; before it the training is the plain one."""
     scheme: Scheme = "int8"
-    """As in [quantize]."""
+    """As quantize.scheme, and the same."""

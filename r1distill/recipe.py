@@ -134,6 +134,16 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def what_is_trained_with_rounding_is_rounded_so(self) -> "Recipe":
+        qat, quantize = self.train.qat, self.quantize
+        if qat is not None and quantize is not None and qat.scheme != quantize.scheme:
+            raise ValueError(
+                f'train.qat.scheme = "{qat.scheme}" and quantize.scheme = "{quantize.scheme}": the student would be trained for '
+                "another rounding than it gets; set both to the same"
+            )
+        return self
+
+    @model_validator(mode="after")
     def every_arm_has_a_filter(self) -> "Recipe":
         for arm in self.ablate.arms:
             try:
@@ -167,6 +177,19 @@ def refuse_missing(recipe: Recipe, what: str, *keys: str) -> None:
         raise UserError(f"{' and '.join(missing)} {are} missing, and {what} needs {'them' if are == 'are' else 'it'}")
 
 
+def refuse_rounding_for_nothing(recipe: Recipe, path: Path) -> Recipe:
+    """The recipe, which was read at `path`. Raises UserError for [train.qat] without [quantize].
+
+    Not a validator: rounds on the student's own samples train with rounding too, and it is the run around them that rounds.
+    """
+    if recipe.train.qat is not None and recipe.quantize is None:
+        raise UserError(
+            f"{path}: [train.qat] without [quantize]: the student would be trained for 8 bits and none would be made; add "
+            f'[quantize] (quantize.scheme = "{recipe.train.qat.scheme}"), or take [train.qat] out'
+        )
+    return recipe
+
+
 def as_given(tables: dict[str, Any]) -> dict[str, Any]:
     """The tables of a recipe.json without the names that its recipe did not give: they are "" there, which nobody may write."""
     given = dict(tables)
@@ -194,7 +217,7 @@ def load_recipe(path: Path, overrides: list[str] | tuple[str, ...] = ()) -> Reci
     data = read_tables(path)
     for override in overrides:
         apply_override(data, override)
-    return validated(Recipe, data, path)
+    return refuse_rounding_for_nothing(validated(Recipe, data, path), path)
 
 
 def read_tables(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:

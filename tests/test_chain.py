@@ -62,6 +62,12 @@ def test_the_student_of_a_link_is_the_teacher_of_the_next(tmp_path: Path) -> Non
     ]
 
 
+def test_the_last_link_alone_is_rounded_and_trained_for_it(tmp_path: Path) -> None:
+    runs = links_of(recipe_in(tmp_path, train={"qat": {}}, quantize={}))
+    assert [run.recipe.train.qat for run in runs] == [None, Qat()]
+    assert [run.recipe.quantize is None for run in runs] == [True, False]
+
+
 def test_how_the_first_teacher_is_opened_and_paid_is_not_how_a_student_is(tmp_path: Path) -> None:
     teacher = {
         "model": "org/big", "tokenizer": "org/its", "retries": 9, "usd_per_million_tokens": 2.0,

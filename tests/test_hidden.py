@@ -207,11 +207,12 @@ def test_relations_in_blocks_are_those_of_each_block_and_their_gradients_too() -
     found = relations_in_blocks(ours, theirs, taught, segments, 2, parts)
     flat = [each for layer in ours for each in layer]
     gradients = torch.autograd.grad(found, flat)
+
+    def cut_to(part: slice, side: list[list[Tensor]]) -> list[list[Tensor]]:
+        return [[each[:, part] for each in layer] for layer in side]
+
     cut = [
-        relations_sum(
-            *([[each[:, part] for each in layer] for layer in side] for side in (ours, theirs)),
-            taught[:, part], segments[:, part], 2,
-        )
+        relations_sum(cut_to(part, ours), cut_to(part, theirs), taught[:, part], segments[:, part], 2)
         for part in parts
     ]  # fmt: skip
     expected = torch.stack(cut).sum()

@@ -163,13 +163,13 @@ def test_what_makes_a_step_larger_makes_its_memory_larger() -> None:
 
 def test_a_pruned_student_is_planned_as_what_is_left_and_each_teacher_scores() -> None:
     whole = plan_of("qwen2.5-14b", None).student
-    left = plan_of("qwen2.5-14b", None, "prune.depth=0.25", "prune.ffn=0.5", "prune.heads=0.25").student
+    left = plan_of("qwen2.5-14b", None, "prune.depth=0.25", "prune.ffn=0.5", "prune.heads=0.5").student
     config = known_models()[whole.name]["config"]
     assert (left.layers, left.intermediate) == (36, config["intermediate_size"] // 2)
-    assert (left.key_value_heads, left.heads) == (6, 30)
-    pruned = config | {
-        "num_hidden_layers": 36, "intermediate_size": left.intermediate, "num_key_value_heads": 6, "head_dim": 128,
-        "num_attention_heads": 30,
+    assert (left.key_value_heads, left.heads) == (4, 20)
+    pruned = config | {  # and a Llama, with a bias on the output of its attention
+        "num_hidden_layers": 36, "intermediate_size": left.intermediate, "num_key_value_heads": 4, "head_dim": 128,
+        "num_attention_heads": 20, "model_type": "llama", "attention_bias": True,
     }  # fmt: skip
     assert left.parameters == sum(each.numel() for each in model_of(pruned, "meta").parameters())
     teachers = '[{name="a", model="Qwen/Qwen2.5-32B"}, {name="b", model="Qwen/Qwen2.5-14B"}]'

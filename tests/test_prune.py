@@ -18,10 +18,14 @@ from transformers import (
     Qwen2ForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
+    SmolLM3Config,
+    SmolLM3ForCausalLM,
+    StableLmConfig,
+    StableLmForCausalLM,
 )
 
 from r1distill.errors import UserError
-from r1distill.prune.cut import Kept, cut, kept_of
+from r1distill.prune.cut import Kept, check_cut, cut, kept_of
 from r1distill.prune.importance import Importance, importance_of
 from r1distill.prune.stage import prune_stage, with_pruned
 from r1distill.prune_section import Prune
@@ -41,7 +45,15 @@ def made(kind: str = "llama", **changes: Any) -> Any:
     torch.manual_seed(0)
     shape = {**SHAPE, **changes}
     if kind == "qwen2":
-        return Qwen2ForCausalLM(Qwen2Config(**shape)).eval()
+        model = Qwen2ForCausalLM(Qwen2Config(**shape)).eval()
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):  # which are 0 otherwise
+                torch.nn.init.normal_(parameter)
+        return model
+    if kind == "smollm3":
+        return SmolLM3ForCausalLM(SmolLM3Config(**shape, pad_token_id=0)).eval()
+    if kind == "stablelm":
+        return StableLmForCausalLM(StableLmConfig(**shape)).eval()
     if kind == "qwen3":
         return Qwen3ForCausalLM(Qwen3Config(**shape, head_dim=8)).eval()
     return LlamaForCausalLM(LlamaConfig(**shape)).eval()
@@ -60,7 +72,7 @@ def everything(model: Any) -> Kept:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3"])
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3", "smollm3"])
 def test_keeping_everything_is_the_identity(kind: str) -> None:
     model = made(kind)
     before, config = logits(model), model.config.to_dict()
@@ -69,7 +81,7 @@ def test_keeping_everything_is_the_identity(kind: str) -> None:
     assert model.config.to_dict() == config
 
 
-@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3"])
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3", "smollm3"])
 def test_what_does_nothing_can_be_taken_out_and_the_model_says_the_same(tmp_path: Path, kind: str) -> None:
     """A layer whose outputs are 0, channels and heads that nothing is read of."""
     model = made(kind)
@@ -83,7 +95,7 @@ def test_what_does_nothing_can_be_taken_out_and_the_model_says_the_same(tmp_path
             layer.self_attn.o_proj.weight[:, 2 * size : 4 * size] = 0  # both query heads of key-value head 1
     before = logits(model)
     channels = [place for place in range(20) if place not in (1, 5, 19)]
-    cut(model, Kept([0, 1, 3], [channels] * 4, [[0, 2]] * 4))
+    model = cut(model, Kept([0, 1, 3], [channels] * 4, [[0, 2]] * 4))
     torch.testing.assert_close(logits(model), before)
     model.save_pretrained(tmp_path)
     again: Any = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
@@ -172,10 +184,88 @@ def test_something_always_stays_and_channels_come_in_multiples(depth, ffn, heads
     )
     kept = kept_of(importance([0.4, 0.1, 0.3, 0.2, 0.6]), settings)
     assert 1 <= len(kept.layers) == max(5 - round(depth * 5), 1)
-    assert len(kept.channels[0]) in {multiple * n for n in range(21)} | {20}
+    assert len(kept.channels[0]) in {multiple * n for n in range(1, 21)} | {20}
     assert len(kept.heads[0]) >= 1
     if multiple == 1:
-        assert abs(len(kept.channels[0]) - 20 * (1 - ffn)) <= 0.5 + 1e-9
+        assert abs(len(kept.channels[0]) - max(20 * (1 - ffn), 1)) <= 0.5 + 1e-9
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_qwen2_with_fewer_heads_is_the_llama_that_computes_the_same(tmp_path: Path, tied: bool) -> None:
+    """vLLM takes hidden_size / heads for the size of a head of every Qwen2; of a Llama it reads head_dim."""
+    rope = {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 32, "rope_theta": 5e4}
+    model = made("qwen2", tie_word_embeddings=tied, rope_parameters=rope, rms_norm_eps=1e-3)
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.self_attn.o_proj.weight[:, 8:16] = 0  # both query heads of key-value head 1
+    before = logits(model)
+    kept = everything(model)
+    llama = cut(model, Kept(kept.layers, kept.channels, [[0, 2]] * 4))
+    torch.testing.assert_close(logits(llama), before)
+    llama.save_pretrained(tmp_path)
+    config = read_json(tmp_path / "config.json")
+    assert (config["model_type"], config["architectures"]) == ("llama", ["LlamaForCausalLM"])
+    assert (config["head_dim"], config["num_attention_heads"], config["attention_bias"]) == (4, 4, True)
+    assert config["tie_word_embeddings"] is tied
+    again: Any = AutoModelForCausalLM.from_pretrained(tmp_path)
+    torch.testing.assert_close(logits(again), before)
+    assert not again.model.layers[0].self_attn.o_proj.bias.any()
+
+
+def test_a_qwen2_with_all_its_heads_stays_one() -> None:
+    model = made("qwen2")
+    kept = everything(model)
+    assert cut(model, Kept([0, 3], kept.channels, kept.heads)) is model
+    assert model.config.model_type == "qwen2"
+
+
+def test_lists_of_ids_are_none_of_layers() -> None:
+    model = made(eos_token_id=[1, 2, 3, 4])
+    kept = everything(model)
+    cut(model, Kept([0, 3], kept.channels, kept.heads))
+    assert model.config.eos_token_id == [1, 2, 3, 4]
+
+
+def test_heads_that_no_served_model_has_are_refused() -> None:
+    fewer = Prune(heads=1 / 3)
+    for kind, changes, message in (
+        (
+            "qwen2",
+            {"use_sliding_window": True, "max_window_layers": 2},
+            r"a Llama, which has no sliding window.*prune.heads = 0",
+        ),
+        ("stablelm", {}, "vLLM serves stablelm with all its heads alone; set prune.heads = 0"),
+    ):
+        model = made(kind, **changes)
+        with pytest.raises(UserError, match=message):
+            check_cut(model, fewer)
+        check_cut(model, Prune(depth=0.5))
+    for kind in ("llama", "qwen2"):  # 20 heads into a width of 24
+        model = made(kind, num_attention_heads=24, num_key_value_heads=6)
+        with pytest.raises(
+            UserError,
+            match=r"leaves 5 of 6 key-value heads: .*hidden size \(24\) is not a multiple of .*\(20\); "
+            r"take one of prune.heads = 0.5, 0.667, 0.833, or",
+        ):
+            check_cut(model, Prune(heads=1 / 6))
+        with pytest.raises(UserError, match="leaves 5 of 6"):
+            cut(model, Kept(everything(model).layers, everything(model).channels, [[0, 1, 2, 3, 4]] * 4))
+        check_cut(model, Prune(heads=0.5))
+    check_cut(made("qwen3", num_attention_heads=24, num_key_value_heads=6), Prune(heads=1 / 6))
+
+
+def test_the_stage_saves_a_qwen2_with_fewer_heads_as_a_llama(tmp_path: Path, tiny_teacher: Path) -> None:
+    student = tmp_path / "student"
+    load_tokenizer(make_run(tmp_path / "first", tiny_teacher).recipe.train).save_pretrained(student)
+    made("qwen2", vocab_size=400, max_position_embeddings=512).save_pretrained(student)
+    run = make_run(tmp_path / "run", student)
+    run = Run(run.recipe.model_copy(update={"prune": Prune(heads=0.5, examples=2)}))
+    counts = prune_stage(run, Clock(run, "prune"))
+    assert counts["heads"] == 2
+    train = with_pruned(run).recipe.train
+    assert load_model(train).config.model_type == "llama"
+    text = "What is 2 + 3?"
+    assert load_tokenizer(train)(text)["input_ids"] == load_tokenizer(run.recipe.train)(text)["input_ids"]
 
 
 def test_another_architecture_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,18 +10,38 @@ from typing import Any
 import pytest
 import tiny_model
 import torch
+from compressed_tensors.compressors.pack_quantized.helpers import unpack_from_int32
 from pydantic import ValidationError
 from safetensors import safe_open
+from small_run import small_run
 from test_train import make_run
 from tiny_trainer import assert_same, make, parameters, trained
-from transformers import AutoModelForCausalLM, GemmaConfig, GemmaForCausalLM, GPT2Config, GPT2LMHeadModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GemmaConfig,
+    GemmaForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+    TrainerState,
+)
 
+from r1distill.ablate.arms import recipe_with
+from r1distill.ablate_section import Arm
+from r1distill.chain.links import rounds_of
 from r1distill.errors import UserError
+from r1distill.pipeline import preflight
 from r1distill.quantize.export import export
 from r1distill.quantize.smooth import smooth
 from r1distill.quantize.stage import quantize_stage
 from r1distill.quantize_sections import Qat, Quantize
 from r1distill.run import Clock, Run
+from r1distill.train.forward import PROJECTIONS
+from r1distill.train.qat import RoundFrom, prepare
 from r1distill.train_sections import Train
 
 
@@ -90,27 +111,198 @@ def test_adapters_are_refused() -> None:
         Train(student="s", peft={"r": 8}, qat=Qat())
 
 
+def test_an_arm_trains_for_the_rounding_that_it_gets(tmp_path: Path) -> None:
+    recipe = small_run(tmp_path).recipe
+    both = recipe_with(recipe, Arm(name="a", set={"train": {"qat": {}}, "quantize": {}}))
+    assert (both.train.qat, both.quantize) == (Qat(), Quantize())
+    with pytest.raises(
+        UserError, match=r"^\[\[ablate.arms\]\] a: \[train.qat\] without \[quantize\]: .*; add \[quantize\]"
+    ):
+        recipe_with(recipe, Arm(name="a", set={"train": {"qat": {}}}))
+    other = {"train": {"qat": {}}, "quantize": {"scheme": "int8_weights"}}
+    with pytest.raises(
+        UserError, match=r'\[\[ablate.arms\]\] a: train.qat.scheme = "int8" and quantize.scheme = "int8_w'
+    ):
+        recipe_with(recipe, Arm(name="a", set=other))
+
+
+def test_rounds_of_a_student_that_is_rounded_at_the_end_train_with_rounding(tmp_path: Path) -> None:
+    tables: dict[str, Any] = {"train": {"student": "org/m", "qat": {}}, "quantize": {}}
+    (found,) = rounds_of(small_run(tmp_path, **tables, on_policy={"teacher": "org/t", "rounds": 1}))
+    assert (found.recipe.train.qat, found.recipe.quantize) == (Qat(), None)
+
+
+LLAMA = LlamaConfig(vocab_size=50, hidden_size=24, num_hidden_layers=2, intermediate_size=8, num_attention_heads=12)
+GPT2 = GPT2Config(vocab_size=50, n_embd=32, n_layer=1, n_head=2)
+
+
+@pytest.mark.parametrize(
+    ("config", "tables", "message"),
+    [
+        (None, {"qat": True, "quantize": {}}, r"\[train.qat\]: qwen3_moe is a mixture"),
+        (None, {"quantize": {}}, r"\[quantize\]: qwen3_moe is a mixture"),
+        (LLAMA, {"quantize": {"ignore": ["lm_haed"]}}, r'quantize.ignore = "lm_haed" is none of the 15 linear layers'),
+        (GPT2, {"quantize": {}}, "quantize.smoothing: gpt2 is not made of the layers"),
+        (GPT2, {"prune": {"depth": 0.5}}, r"\[prune\]: gpt2 is not made of the layers"),
+        (LLAMA, {"prune": {"heads": 0.1}}, r"prune.heads leaves 11 of 12 key-value heads"),
+    ],
+)
+def test_what_cannot_be_done_to_a_student_is_said_before_anything_is_sampled(
+    tmp_path: Path, config: Any, tables: dict[str, Any], message: str
+) -> None:
+    """By its config: there are no weights."""
+    (config or mixture().config).save_pretrained(tmp_path / "student")
+    train = {"student": str(tmp_path / "student"), **({"qat": {}} if tables.pop("qat", False) else {})}
+    recipe = small_run(tmp_path, train=train, eval={"models": ["student"]}, **tables).recipe
+    names = ["prune", "train", "quantize"] if recipe.prune else ["train", "quantize"]
+    with pytest.raises(UserError, match=message):
+        preflight(recipe, names)
+
+
+def test_a_student_that_all_can_be_done_to_is_let_through(tmp_path: Path) -> None:
+    LLAMA.save_pretrained(tmp_path / "student")
+    preflight(
+        small_run(
+            tmp_path, train={"student": str(tmp_path / "student"), "qat": {}}, prune={"depth": 0.5, "heads": 0.5},
+            quantize={"ignore": ["re:.*down_proj"], "smoothing": 0.5},
+        ).recipe,
+        ["prune", "train", "quantize"],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("start", "steps", "expected"), [(0.96, 10, 1), (0.5, 10, 5), (0.0, 3, 3), (0.99, 1, 1)])
+def test_at_least_the_last_step_rounds(model, start: float, steps: int, expected: int) -> None:
+    layers: Any = copy.deepcopy(model)
+    prepare(layers, "int8_weights")
+    callback = RoundFrom(Qat(start=start), layers)
+    layer, found = layers.model.layers[0].mlp.up_proj, 0
+    for step in range(steps):
+        callback.on_step_begin(None, TrainerState(global_step=step, max_steps=steps), None)  # type: ignore[arg-type]
+        found += layer.weight_fake_quantizer.enabled
+    assert found == expected
+
+
+def test_output_and_projections_to_the_teacher_are_not_rounded(model) -> None:
+    whole: Any = copy.deepcopy(model)
+    setattr(whole, PROJECTIONS, torch.nn.ModuleList([torch.nn.Linear(128, 64)]))
+    prepare(whole, "int8")
+    plain = {name for name, each in whole.named_modules() if type(each) is torch.nn.Linear}
+    assert plain == {"lm_head", f"{PROJECTIONS}.0"}
+
+
+def mixture() -> Any:
+    return Qwen3MoeForCausalLM(
+        Qwen3MoeConfig(
+            vocab_size=50, hidden_size=32, intermediate_size=48, moe_intermediate_size=16, num_experts=4,
+            num_experts_per_tok=2, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1,
+        )
+    )  # fmt: skip
+
+
+def test_mixtures_are_refused_with_a_remedy_that_helps(tmp_path: Path, tiny_teacher: Path) -> None:
+    """Their experts are no linear layers: they would stay as they are, and the config would call them integers."""
+    reason = r"qwen3_moe is a mixture whose experts are no linear layers \(.*\), and only those are rounded; take"
+    with pytest.raises(UserError, match=rf"\[train.qat\]: {reason} \[train.qat\] out, or take a dense student"):
+        prepare(mixture(), "int8")
+    source = tmp_path / "student"
+    mixture().save_pretrained(source)
+    AutoTokenizer.from_pretrained(tiny_teacher).save_pretrained(source)
+    for smoothing in (0.0, 0.8):
+        with pytest.raises(UserError, match=rf"\[quantize\]: {reason} \[quantize\] out, or take a dense student"):
+            export(source, tmp_path / "quantized", "int8", smoothing=smoothing)
+
+
+def integers_of(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Of an export: (what is stored as integers, unpacked, their scales, all other tensors), by the names of the weights."""
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    integers, scales = {}, {}
+    for name in [name for name in stored if name.endswith("weight_scale")]:
+        weight = name.removesuffix("_scale")
+        scales[weight] = stored.pop(name)
+        if f"{weight}_packed" in stored:
+            packed, shape = stored.pop(f"{weight}_packed"), stored.pop(f"{weight}_shape")
+            integers[weight] = unpack_from_int32(packed, 8, torch.Size(shape.tolist()))
+        else:
+            integers[weight] = stored.pop(weight)
+    return integers, scales, stored
+
+
+def student(folder: Path, tokenizer_of: Path, dtype: torch.dtype, width: int, wide: int) -> dict[str, torch.Tensor]:
+    """A model in `folder`; returns its weights."""
+    torch.manual_seed(0)
+    config: Any = LlamaConfig(
+        vocab_size=300, hidden_size=width, intermediate_size=wide, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=20,
+    )  # fmt: skip
+    model: Any = LlamaForCausalLM(config)
+    model.to(dtype)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tokenizer_of).save_pretrained(folder)
+    return {name: weight.detach() for name, weight in model.named_parameters()}
+
+
 @pytest.mark.parametrize("scheme", ["int8", "int8_weights"])
-def test_the_checkpoint_holds_the_rounded_weights_as_integers(tmp_path: Path, tiny_teacher: Path, scheme) -> None:
-    counts = export(tiny_teacher, tmp_path / "quantized", scheme)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("width", "wide"), [(128, 256), (100, 300)])
+def test_the_checkpoint_holds_the_nearest_integers_by_output_channel(
+    tmp_path: Path, tiny_teacher: Path, scheme, dtype: torch.dtype, width: int, wide: int
+) -> None:
+    weights = student(tmp_path / "student", tiny_teacher, dtype, width, wide)
+    counts = export(tmp_path / "student", tmp_path / "quantized", scheme)
     assert counts["linears"] == 14
     assert counts["bytes"] < counts["bytes_before"]
     config = json.loads((tmp_path / "quantized" / "config.json").read_text())["quantization_config"]
     assert config["quant_method"] == "compressed-tensors"
-    whole = dict(AutoModelForCausalLM.from_pretrained(tiny_teacher).named_parameters())
-    with safe_open(tmp_path / "quantized" / "model.safetensors", "pt") as file:
-        names = set(file.keys())
-        for name in names:
-            if not name.endswith("weight_scale"):
-                continue
-            stored, packed = (name.replace("weight_scale", each) for each in ("weight", "weight_packed"))
-            if scheme == "int8_weights":
-                assert packed in names
-                continue
-            assert file.get_tensor(stored).dtype == torch.int8
-            found = file.get_tensor(stored).float() * file.get_tensor(name).float()
-            torch.testing.assert_close(found, rounded(whole[stored].detach()), rtol=1e-2, atol=1e-3)
-        assert "model.embed_tokens.weight" in names
+    (group,) = config["config_groups"].values()
+    assert (group["weights"]["strategy"], group["weights"]["group_size"]) == ("channel", None)
+    assert (group["input_activations"] or {}).get("strategy") == ("token" if scheme == "int8" else None)
+    integers, scales, others = integers_of(tmp_path / "quantized")
+    assert len(integers) == 14
+    for name, found in integers.items():
+        weight, scale = weights[name].double(), scales[name]
+        assert (found.dtype, scale.dtype, tuple(scale.shape)) == (torch.int8, torch.float32, (len(weight), 1))
+        # vLLM multiplies by it in the model's type where weights alone are integers
+        exact = dtype == torch.float32 or scheme == "int8"
+        torch.testing.assert_close(
+            scale.double(), weight.abs().amax(1, keepdim=True) / 127.5, rtol=1e-6 if exact else 2**-8, atol=0
+        )
+        assert exact or torch.equal(scale.bfloat16().float(), scale)
+        missed = (found - (weight / scale.double()).clamp(-128, 127)).abs()
+        assert missed.max() <= 0.5 + 1e-4
+    assert {each.dtype for each in others.values()} == {dtype}
+    for name, found in others.items():
+        assert torch.equal(found, weights[name])
+
+
+def test_smoothed_weights_are_rounded_once(tmp_path: Path, tiny_teacher: Path) -> None:
+    """What smoothing makes of a bfloat16 weight is rounded to an integer, not to a bfloat16 first; what is ignored is one."""
+    weights = student(tmp_path / "student", tiny_teacher, torch.bfloat16, 100, 300)
+    generator = torch.Generator().manual_seed(0)
+    seen = [torch.randint(0, 300, (30,), generator=generator)]
+    options: Any = {"smoothing": 0.8, "sequences": lambda tokenizer: seen, "ignore": ["re:.*gate_proj", "re:.*up_proj"]}
+    export(tmp_path / "student", tmp_path / "quantized", "int8", **options)
+    integers, scales, others = integers_of(tmp_path / "quantized")
+    assert {each.dtype for each in others.values()} == {torch.bfloat16}
+    for layer in range(2):
+        norm = f"model.layers.{layer}.input_layernorm.weight"
+        factor = weights[norm].double() / others[norm].double()
+        assert factor.max() > 1.5 * factor.min()
+        for kind in "qkv":
+            name = f"model.layers.{layer}.self_attn.{kind}_proj.weight"
+            exact = (weights[name].double() * factor / scales[name].double()).clamp(-128, 127)
+            assert (integers[name] - exact).abs().max() <= 0.5 + 1e-4
+
+
+def test_what_is_to_be_ignored_has_to_be_there(tmp_path: Path, tiny_teacher: Path) -> None:
+    for pattern in ("down_proj", "model.layers.7.mlp.down_proj", "re:.*dwon_proj"):
+        with pytest.raises(
+            UserError,
+            match=rf'quantize.ignore = "{re.escape(pattern)}" is none of the 15 linear layers '
+            r'\(model.layers.0.self_attn.q_proj, .*, …\); give a whole name or a pattern such as "re:.\*down_proj"',
+        ):
+            export(tiny_teacher, tmp_path / "quantized", "int8", ignore=["re:.*up_proj", pattern])
+    assert export(tiny_teacher, tmp_path / "q", "int8", ignore=["model.layers.1.mlp.down_proj"])["linears"] == 13
 
 
 def with_outliers(folder: Path) -> Any:

@@ -128,6 +128,16 @@ def test_a_wrong_value_is_named_with_its_key_and_its_limit(
             ('train.kl={ mode = "exact", temperature = { kind = "linear", start = 2.0, end = 1.0 } }',),
             'train.kl.mode = "exact" at temperatures of a range',
         ),
+        (
+            ('train.qat.scheme="int8_weights"', "quantize={}"),
+            'train.qat.scheme = "int8_weights" and quantize.scheme = "int8": the student would be trained for another '
+            "rounding than it gets; set both to the same",
+        ),
+        (
+            ('train.qat.scheme="int8_weights"',),
+            "[train.qat] without [quantize]: the student would be trained for 8 bits and none would be made; add [quantize] "
+            '(quantize.scheme = "int8_weights"), or take [train.qat] out',
+        ),
     ],
 )
 def test_sections_that_contradict_each_other_are_refused(

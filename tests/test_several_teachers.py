@@ -206,8 +206,8 @@ def test_each_teacher_scores_what_it_teaches_and_training_finds_it(
         teacher_caches=cache_folders(run),
     )  # fmt: skip
     assert data.with_rows == len(kept)
-    for row in data.train:
-        rows = np.array([number for number in row["teacher_row"] if number != NO_ROW])
+    for teacher_row in data.train["teacher_row"]:
+        rows = np.array([number for number in teacher_row if number != NO_ROW])
         assert len(rows) > 3
         assert (several.gather(rows).ids[:, 0] >= 0).all()
 

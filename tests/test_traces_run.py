@@ -26,9 +26,10 @@ from r1distill.dry_run import show_plan
 from r1distill.errors import UserError
 from r1distill.filter.public_traces import LABELS, TEMPORARY
 from r1distill.filter.rebuild import rebuild_recipe
-from r1distill.pipeline import needed_by, run_stages, statuses
+from r1distill.pipeline import run_stages, statuses
 from r1distill.plan.command import make_plan
 from r1distill.plan.counts import Given
+from r1distill.preflight import needed_by
 from r1distill.prompting import load_prompt
 from r1distill.recipe import Recipe, load_recipe
 from r1distill.records import Problem, Trace, Verdict

@@ -8,7 +8,7 @@ from typing import Any
 from r1distill.ablate_section import Arm, false_is_absent
 from r1distill.filter.tagging import is_tagged
 from r1distill.pipeline import names_of_run
-from r1distill.recipe import Recipe, as_given, merged, validated
+from r1distill.recipe import Recipe, as_given, merged, refuse_rounding_for_nothing, validated
 from r1distill.run import Run
 from r1distill.store import write_json
 from r1distill.train_sections import WITHOUT_VALIDATION, Train
@@ -58,7 +58,8 @@ def recipe_with(recipe: Recipe, arm: Arm) -> Recipe:
         return recipe
     tables = merged(as_given(recipe.model_dump(exclude={"ablate"})), false_is_absent(arm.set, Recipe))
     tables["train"] = false_is_absent(tables["train"], Train)
-    return validated(Recipe, tables, Path(f"[[ablate.arms]] {arm.name}"))
+    where = Path(f"[[ablate.arms]] {arm.name}")
+    return refuse_rounding_for_nothing(validated(Recipe, tables, where), where)
 
 
 def scored_role(recipe: Recipe) -> str:

@@ -37,6 +37,7 @@ def links_of(recipe: Recipe) -> list[Run]:
         tables = as_given(recipe.model_dump(exclude={"chain", "ablate", *later}))
         if later:
             tables["eval"]["models"] = [name for name in recipe.eval.models if name not in LATER] or ["student"]
+            tables["train"]["qat"] = None  # which is for what [quantize] makes
         folder = Run(recipe).folder / "chain" / link.name
         # a revision is one of the model that [train] names
         revision = recipe.train.revision if link.student == recipe.train.student else None

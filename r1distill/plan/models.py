@@ -106,12 +106,15 @@ class Shape:
         return self.attention_parameters + 3 * self.hidden * self.intermediate + bias + 2 * self.hidden
 
     def pruned(self, prune: Prune | None) -> "Shape":
-        """What [prune] leaves of it."""
+        """What [prune] leaves of it. A Qwen2 with fewer heads is saved as a Llama."""
         if prune is None:
             return self
         layers, intermediate, groups = prune.sizes(self.layers, self.intermediate, self.key_value_heads)
         heads = groups * self.heads // self.key_value_heads
-        return replace(self, layers=layers, intermediate=intermediate, key_value_heads=groups, heads=heads)
+        family = "llama" if self.family == "qwen2" and groups < self.key_value_heads else self.family
+        return replace(
+            self, family=family, layers=layers, intermediate=intermediate, key_value_heads=groups, heads=heads
+        )
 
     @property
     def embedding_parameters(self) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from r1distill.prune.heads import AS_LLAMA, as_llama, check_heads, head_size
 from r1distill.prune.importance import REMEDY, Importance
 from r1distill.prune_section import Prune
 from r1distill.train.decoder import decoder_layers
@@ -45,10 +46,23 @@ def run_of_least(scores: Tensor, count: int) -> list[int]:
     return [place for place in range(len(scores)) if not start <= place < start + count]
 
 
+def check_cut(model: Any, settings: Prune) -> None:
+    """Raise UserError for a model that cannot be cut as the settings say. Its weights are not read: it may be on meta."""
+    decoder_layers(model, "[prune]", REMEDY)
+    config = model.config
+    _, _, groups = settings.sizes(config.num_hidden_layers, config.intermediate_size, config.num_key_value_heads)
+    check_heads(config, groups)
+
+
 @torch.no_grad()
-def cut(model: Any, kept: Kept) -> None:
-    """Leave in the model what is kept; the config then says so. What keeps everything changes nothing."""
+def cut(model: Any, kept: Kept) -> Any:
+    """Leave in the model what is kept; the config then says so. What keeps everything changes nothing.
+
+    Returns the model, or in its place a Llama that computes the same, where vLLM reads no other with these heads (heads.py).
+    Raises UserError where there is none with so many heads.
+    """
     layers, config = decoder_layers(model, "[prune]", REMEDY), model.config
+    check_heads(config, len(kept.heads[0]))
     width, size = config.num_attention_heads // config.num_key_value_heads, head_size(config)
     for layer, channels, groups in zip(layers, kept.channels, kept.heads, strict=True):
         mlp, attention = layer.mlp, layer.self_attn
@@ -67,18 +81,18 @@ def cut(model: Any, kept: Kept) -> None:
     for place, layer in enumerate(stay):
         layer.self_attn.layer_idx = place  # type: ignore[union-attr]
     model.base_model.layers = stay
+    for name, values in config.to_dict().items():
+        # of each layer: layer_types, and no_rope_layers of SmolLM3
+        if isinstance(values, list) and len(values) == len(layers) and not name.endswith("token_id"):
+            setattr(config, name, [values[place] for place in kept.layers])
     config.num_hidden_layers = len(stay)
     config.intermediate_size = len(kept.channels[0])
-    if len(kept.heads[0]) < config.num_key_value_heads:
-        config.head_dim = size  # without it that is hidden_size / heads
-        config.num_key_value_heads = len(kept.heads[0])
-        config.num_attention_heads = width * len(kept.heads[0])
-    if getattr(config, "layer_types", None):
-        config.layer_types = [config.layer_types[place] for place in kept.layers]
-
-
-def head_size(config: Any) -> int:
-    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    if len(kept.heads[0]) == config.num_key_value_heads:
+        return model
+    config.head_dim = size  # without it that is hidden_size / heads
+    config.num_key_value_heads = len(kept.heads[0])
+    config.num_attention_heads = width * len(kept.heads[0])
+    return as_llama(model) if config.model_type in AS_LLAMA else model
 
 
 def keep_rows(linear: nn.Linear, rows: list[int]) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from r1distill.prune.cut import cut, kept_of
+from r1distill.prune.cut import check_cut, cut, kept_of
 from r1distill.prune.importance import importance_of
 from r1distill.prune.stage import REPORT
 from r1distill.run import Run
@@ -22,11 +22,12 @@ def prune_student(run: Run, folder: Path) -> dict[str, Any]:
     model, tokenizer = load_model(train, quantized=False).eval(), load_tokenizer(train)
     if torch.accelerator.is_available():
         model.to(torch.accelerator.current_accelerator())
+    check_cut(model, settings)  # before measuring, which takes longer
     before = model.num_parameters()
     sequences = token_sequences(run, tokenizer, settings.examples, settings.max_tokens)
     importance = importance_of(model, sequences, settings.score)
     kept = kept_of(importance, settings)
-    cut(model, kept)
+    model = cut(model, kept)
     with replacing_folder(folder) as temporary:
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)

@@ -19,13 +19,19 @@ REMEDY = "set quantize.smoothing = 0"
 LEAST = 1e-5  # of a channel that is never used
 
 
+def check_smoothing(model: Any) -> nn.ModuleList:
+    """The layers of a model. Raises UserError for an architecture that smoothing is not for."""
+    return decoder_layers(model, "quantize.smoothing", REMEDY)
+
+
 @torch.no_grad()
 def smooth(model: Any, sequences: Iterable[Tensor], strength: float) -> None:
     """Change norms and projections in place, by the largest activation of each channel over the `sequences`, each `(T,)` of ids.
 
-    s_j = max|x_j|^strength / max|W_j|^(1 - strength) (equation 4). Raises UserError for an architecture that it is not for.
+    s_j = max|x_j|^strength / max|W_j|^(1 - strength) (equation 4). Projections are float32 afterwards, so that nothing is lost
+    before they are rounded to integers; norms keep their type. Raises UserError for an architecture that it is not for.
     """
-    layers = decoder_layers(model, "quantize.smoothing", REMEDY)
+    layers = check_smoothing(model)
     largest: dict[nn.Module, Tensor] = {}
 
     def read(module: nn.Module, args: tuple[Tensor, ...]) -> None:
@@ -70,4 +76,4 @@ def move(norm: Any, after: list[nn.Linear], largest: Tensor, strength: float) ->
             f"{type(norm).__name__} does not multiply by its weights alone, so they take no division; {REMEDY}"
         )
     for each in after:
-        each.weight.copy_(each.weight.float() * scale)
+        each.weight = nn.Parameter(each.weight.float() * scale)

@@ -14,23 +14,26 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from r1distill.errors import require_packages
+from r1distill.quantize.mixture import refuse_mixture
 from r1distill.quantize_sections import Qat, Scheme
+from r1distill.train.forward import PROJECTIONS
 
-KEPT = "lm_head"
+KEPT = {"lm_head", PROJECTIONS}  # the latter are of the training alone
 
 
 def prepare(model: nn.Module, scheme: Scheme) -> None:
     """Put fake-quantised layers in place of all linear ones but the output's; parameters and their names stay the same.
 
-    Raises UserError where torchao is not installed.
+    Raises UserError where torchao is not installed, and for a mixture of experts.
     """
     require_packages("[train.qat]", "torchao")
+    refuse_mixture(model, "[train.qat]")
     quantization, qat = (importlib.import_module(f"torchao.quantization{each}") for each in ("", ".qat"))
     weights = qat.IntxFakeQuantizeConfig(torch.int8, "per_channel", is_symmetric=True)
     activations = qat.IntxFakeQuantizeConfig(torch.int8, "per_token", is_symmetric=False) if scheme == "int8" else None
     config = qat.QATConfig(activation_config=activations, weight_config=weights, step="prepare")
     quantization.quantize_(
-        model, config, lambda module, name: isinstance(module, nn.Linear) and not name.endswith(KEPT)
+        model, config, lambda module, name: isinstance(module, nn.Linear) and KEPT.isdisjoint(name.split("."))
     )
 
 
@@ -41,7 +44,7 @@ def switch(model: nn.Module, on: bool) -> None:
 
 
 class RoundFrom(TrainerCallback):
-    """Switches the rounding on where its share of the steps begins."""
+    """Switches the rounding on where its share of the steps begins, at the last step at the latest."""
 
     def __init__(self, settings: Qat, model: Any) -> None:
         self.settings, self.model = settings, model
@@ -50,4 +53,5 @@ class RoundFrom(TrainerCallback):
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        switch(self.model, state.global_step >= round(self.settings.start * state.max_steps))
+        first = min(round(self.settings.start * state.max_steps), state.max_steps - 1)
+        switch(self.model, state.global_step >= first)

@@ -61,9 +61,9 @@ def mixed(rows: Sequence[Gathered], weights: Floats) -> Gathered:
 def refuse_idle(teachers: Sequence[ScoringTeacher], domains: Iterable[tuple[str, str]]) -> None:
     """Raise UserError for a teacher of none of the problems, of which `domains` are source and kind."""
     known = set(domains)
-    taught = np.array([weights_of(teachers, *each) for each in sorted(known)]).reshape(-1, len(teachers)).any(axis=0)
-    for teacher, teaches in zip(teachers, taught.tolist(), strict=True):
-        if not teaches and known:
+    weights = [weights_of(teachers, *each) for each in known]
+    for place, teacher in enumerate(teachers):
+        if weights and not any(each[place] for each in weights):
             own = (
                 f"its domains are {', '.join(teacher.domains)}" if teacher.domains else "others name all their domains"
             )
@@ -120,7 +120,7 @@ class SeveralTeachers:
         # the number of each trace in each cache, -1 where it is not there; and whether it ends in another token there
         self.numbers = np.full(shape, -1, dtype=np.int64)
         self.ends_otherwise = np.zeros(shape, dtype=bool)
-        others = np.zeros(len(caches), dtype=np.int64)  # traces that are in other tokens
+        others = [0] * len(self.caches)  # traces that are in other tokens
         for (problem_id, sample), trace in self.numbering.places.items():
             self.weights[trace] = weigh(problem_id)
             tokens = self.tokens(problem_id, sample, self.numbering.in_cache[trace][0])
@@ -133,7 +133,7 @@ class SeveralTeachers:
                     self.ends_otherwise[trace, place] = bool(len(tokens)) and tokens[-1] != theirs[-1]
                 else:
                     others[place] += 1
-        for name, different, same in zip(self.names, others.tolist(), (self.numbers >= 0).sum(axis=0), strict=True):
+        for name, different, same in zip(self.names, others, (self.numbers >= 0).sum(axis=0).tolist(), strict=True):
             if different and not same:
                 raise UserError(
                     f"[[teachers]]: {name} reads all {different} traces that it shares with others in other tokens, so that "

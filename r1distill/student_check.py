@@ -1,0 +1,50 @@
+"""What is done to the layers of a student, tried on its architecture alone, before anything is sampled for it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from r1distill import models
+from r1distill.errors import UserError
+from r1distill.prune.cut import check_cut
+from r1distill.quantize.export import check_ignored
+from r1distill.quantize.mixture import refuse_mixture
+from r1distill.quantize.smooth import check_smoothing
+from r1distill.recipe import Recipe
+from r1distill.train_sections import Train
+
+
+def check_student(recipe: Recipe, names: Sequence[str]) -> None:
+    """Raise UserError where the stages `names` cannot cut or round the student as the recipe says.
+
+    A model with code of its own is not made for this, and neither is an embedded one, which all of it can be done to.
+    """
+    train, prune, quantize = recipe.train, recipe.prune, recipe.quantize
+    if train.trusts_remote_code or train.student.startswith("quickstart:"):
+        return
+    model = without_weights(train)
+    if prune and "prune" in names:
+        check_cut(model, prune)
+    if train.qat and "train" in names:
+        refuse_mixture(model, "[train.qat]")
+    if quantize and "quantize" in names:
+        refuse_mixture(model, "[quantize]")
+        check_ignored(model, quantize.ignore)
+        if quantize.strength(after_qat=train.qat is not None):
+            check_smoothing(model)
+
+
+def without_weights(train: Train) -> Any:
+    """The student on the device meta. Raises UserError for a config that is none of a causal model."""
+    path = models.resolve_model(train.student, "train.student")
+    try:
+        config = AutoConfig.from_pretrained(path, revision=train.revision)
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config)
+    except (OSError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"train.student = {train.student}: its config cannot be read: {reason}; give a causal language model"
+        ) from None
