@@ -96,8 +96,9 @@ class DistillTrainer(SFTTrainer):
                 f"[train.controller] with train.args.max_grad_norm = {self.args.max_grad_norm:g}: the norm of the gradient, "
                 "which it watches, is only taken where it is clipped; set it above 0"
             )
-        reentrant = (self.args.gradient_checkpointing_kwargs or {}).get("use_reentrant", False)
-        if settings.attention is not None and self.args.gradient_checkpointing and reentrant:
+        checkpointing = self.args.gradient_checkpointing and self.args.gradient_checkpointing_kwargs
+        reentrant = isinstance(checkpointing, dict) and checkpointing.get("use_reentrant", False)
+        if settings.attention is not None and reentrant:
             raise UserError(
                 "[train.attention] with train.args.gradient_checkpointing_kwargs.use_reentrant = true: queries and keys have no "
                 "gradient there, so that nothing would be learned from them; set it to false"
