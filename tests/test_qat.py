@@ -129,7 +129,7 @@ def test_an_arm_trains_for_the_rounding_that_it_gets(tmp_path: Path) -> None:
 def test_rounds_of_a_student_that_is_rounded_at_the_end_train_with_rounding(tmp_path: Path) -> None:
     tables: dict[str, Any] = {"train": {"student": "org/m", "qat": {}}, "quantize": {}}
     (found,) = rounds_of(small_run(tmp_path, **tables, on_policy={"teacher": "org/t", "rounds": 1}))
-    assert (found.recipe.train.qat, found.recipe.quantize) == (Qat(), None)
+    assert (found.recipe.train.qat, found.recipe.quantize) == (Qat(start=0.0), None)
 
 
 LLAMA = LlamaConfig(vocab_size=50, hidden_size=24, num_hidden_layers=2, intermediate_size=8, num_attention_heads=12)

@@ -5,6 +5,7 @@ from typing import Any
 
 from r1distill.cache.settings import scorer_of
 from r1distill.filter.card import IMPORTED
+from r1distill.filter.dataset import public_source
 from r1distill.recipe import Recipe
 from r1distill.run import Run
 from r1distill.store import read_json, write_json
@@ -41,7 +42,7 @@ def sampler_of(run: Run) -> str:
         return run.recipe.teacher.model
     path = run.folder / IMPORTED
     found: dict[str, Any] = read_json(path) if path.is_file() else {}
-    return f"{found.get('model') or section.model or 'an unknown teacher'} ({section.path})"
+    return f"{found.get('model') or section.model or 'an unknown teacher'} ({found.get('path') or public_source(section.path)})"
 
 
 def rounds_in(run: Run) -> list[Row]:
