@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ CLIP = {"until": 0.5, "attention": 0.05, "mlp": 0.1, "norms": 10.0}
 CLIPPED = [
     f"{name}/{group}" for name in ("grad_norm", "clip_rate") for group in ("embeddings", "attention", "mlp", "norms")
 ]
+LOGGED = ("loss", "grad_norm", "ce", "kl", "teacher_share", "alpha", "temperature", "mean_token_accuracy", *CLIPPED)
 KL = {
     "alpha": {"kind": "linear", "start": 0.9, "end": 0.3},
     "temperature": {"kind": "staged", "values": [2.0, 1.0], "at": [0.0, 0.5]},
@@ -53,7 +54,7 @@ def make(folder: Path, student: Path, processes: int, sharding: dict[str, Any] |
         launch = {"num_processes": processes, "num_machines": 1, "mixed_precision": "no", "dynamo_backend": "no"}
         launch |= {"main_process_port": 0, **sharding}
     args = {**ARGS, "per_device_train_batch_size": 8 // processes, **changes.pop("args", {})}
-    run = make_run(folder, student, repeat=6, args=args, launch=launch, kl=KL, clip=CLIP, **changes)
+    run = make_run(folder, student, repeat=6, args=args, launch=launch, **{"kl": KL, "clip": CLIP, **changes})
     tokenizer, prompt, chance = (
         tiny_model.make_tokenizer(),
         load_prompt(tiny_model.PROMPT, "<think>\n"),
@@ -117,9 +118,10 @@ def log_of(run: Run) -> list[dict[str, Any]]:
     return [entry for entry in json.loads((run.student / "training_log.json").read_text()) if "loss" in entry]
 
 
-def assert_same_training(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
+def assert_same_training(
+    found: list[dict[str, Any]], expected: list[dict[str, Any]], logged: Sequence[str] = LOGGED
+) -> None:
     assert [entry["step"] for entry in found] == [entry["step"] for entry in expected]
-    logged = ["loss", "grad_norm", "ce", "kl", "teacher_share", "alpha", "temperature", "mean_token_accuracy", *CLIPPED]
     for name in logged:
         assert [entry[name] for entry in found] == pytest.approx([entry[name] for entry in expected], rel=1e-3), name
 
@@ -158,6 +160,36 @@ def test_two_processes_train_and_clip_as_one_in_losses_norms_and_saved_weights(
     assert_same_student(run, whole)
     shards = list((run.student / "checkpoints" / "checkpoint-6").glob("pytorch_model_fsdp_0/*.distcp"))
     assert len(shards) == (2 if sharding is FSDP2 else 0)
+
+
+@pytest.fixture(scope="module")
+def taught_inside(tiny_teacher: Path) -> dict[str, Any]:
+    """Everything that a teacher in the training gives, and a controller that acts soon."""
+    controller = {"action": "learning_rate", "warmup": 2, "cooldown": 1, "memory": 3, "threshold": 0.1, "release": -5.0}
+    return {
+        "kl": {"alpha": 0.5, "online": str(tiny_teacher)}, "hidden": {"weight": 0.5}, "attention": {"weight": 0.5},
+        "controller": controller, "clip": None, "args": {"learning_rate": 1e-4, "max_steps": 8},
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory, tiny_student: Path, taught_inside: dict[str, Any]) -> Run:
+    run = make(tmp_path_factory.mktemp("watched"), tiny_student, 1, None, **taught_inside)
+    train(run)
+    return run
+
+
+@pytest.mark.extended
+@pytest.mark.parametrize("sharding", [FSDP2, DDP], ids=["fsdp2", "ddp"])
+def test_two_processes_hear_a_teacher_in_the_training_and_are_controlled_as_one(
+    tmp_path: Path, tiny_student: Path, watched: Run, taught_inside: dict[str, Any], sharding: dict[str, Any]
+) -> None:
+    expected = log_of(watched)
+    assert {entry["controller/actions"] for entry in expected} > {0.0}
+    inner = ("hidden", "attention", "controller/score", "controller/actions")
+    run = make(tmp_path, tiny_student, 2, sharding, **taught_inside)
+    assert_same_training(train(run), expected, ("loss", "grad_norm", "kl", "learning_rate", *inner))
+    assert_same_student(run, watched)
 
 
 @pytest.mark.extended

@@ -12,6 +12,7 @@ from r1distill.cache.settings import domains_of, open_fitting, recipes_of, refus
 from r1distill.errors import UserError
 from r1distill.run import Run
 from r1distill.train.cross_data import Aligner, Cross
+from r1distill.train.online import every_process_reads
 from r1distill.train.render import prepare_tokenizer, turn_end
 from r1distill.train.several_teachers import SeveralTeachers, refuse_idle, weights_of
 from r1distill.train.teacher_cache import TeacherCache, vocabulary_sha256
@@ -71,7 +72,8 @@ def load_online_teacher(settings: Train, tokenizer: PreTrainedTokenizerBase) -> 
             )
     if is_deepspeed_zero3_enabled():
         raise UserError("train.kl.online with DeepSpeed ZeRO-3 is not supported: use FSDP2, or make a cache")
-    return AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, settings.dtype), **settings.model_args)
+    with every_process_reads():
+        return AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, settings.dtype), **settings.model_args)
 
 
 def positions_of(name: str, settings: Train) -> int | None:

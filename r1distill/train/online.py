@@ -5,18 +5,23 @@ tile by tile (trl.kernels.chunked_divergence): its logits are never whole either
 """
 
 import functools
+import os
 import types
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from transformers import PreTrainedModel
 from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
-from trl.models.utils import prepare_deepspeed
+from trl.models.utils import prepare_deepspeed, prepare_fsdp
 
 from r1distill.train.head import refuse_other_head, whole
 from r1distill.train.inner import Read, Reader
 
+SPARING = "FSDP_CPU_RAM_EFFICIENT_LOADING"
 BETA = {"forward": 0.0, "reverse": 1.0, "jensen_shannon": 0.5}
 READ = ("input_ids", "attention_mask", "position_ids", "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k")
 
@@ -48,14 +53,51 @@ class OnlineTeacher:
             refuse_other_head(model, "the teacher of train.kl.online")
         reader = Reader(model.requires_grad_(False).eval(), list(states), list(attention), max_maps, "the teacher")
         read_instead(model, reader, with_head)
+        self.model: Any = model
         if accelerator.distributed_type == "DEEPSPEED":
-            self.model: Any = prepare_deepspeed(model, accelerator)  # type: ignore[arg-type]
+            self.model = prepare_deepspeed(model, accelerator)  # type: ignore[arg-type]
+        elif accelerator.is_fsdp2:
+            shard(
+                model, accelerator
+            )  # accelerate prepares no model for FSDP2 without an optimizer: it would stay where it is
+        elif accelerator.distributed_type == "FSDP":
+            self.model = prepare_fsdp(model, accelerator)
         else:
             self.model = accelerator.prepare_model(model, evaluation_mode=True)
 
     @torch.no_grad()
     def __call__(self, inputs: dict[str, Any]) -> Seen:
         return self.model(**{name: inputs[name] for name in READ if name in inputs})
+
+
+@contextmanager
+def every_process_reads() -> Iterator[None]:
+    """Within it `from_pretrained` gives every process the weights.
+
+    FSDP's sparing way gives them to the first alone, and zeros to the others, which accelerate fills in when it prepares a
+    model with its optimizer; a teacher has none.
+    """
+    before = os.environ.get(SPARING)
+    os.environ[SPARING] = "false"
+    try:
+        yield
+    finally:
+        os.environ.pop(SPARING)
+        if before is not None:
+            os.environ[SPARING] = before
+
+
+def shard(model: PreTrainedModel, accelerator: Any) -> None:
+    """FSDP2 over the processes as the student's, in place: a layer is whole at a time, embeddings and head from the first on."""
+    plugin, mesh = accelerator.state.fsdp_plugin, getattr(accelerator, "torch_device_mesh", None)
+    options = {
+        "mp_policy": plugin.mixed_precision_policy or MixedPrecisionPolicy(), "offload_policy": plugin.cpu_offload,
+        **({} if mesh is None else {"mesh": mesh[tuple(accelerator.parallelism_config.fsdp_dim_names)]}),
+    }  # fmt: skip
+    layers = set(model._no_split_modules or ())
+    for module in [each for each in model.modules() if type(each).__name__ in layers]:
+        fully_shard(module, **options)
+    fully_shard(model, **options)
 
 
 def read_instead(model: Any, reader: Reader, with_head: bool) -> None:
