@@ -9,15 +9,17 @@ from typing import Any
 
 import pytest
 import tiny_model
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from tiny_trainer import assert_same, make, parameters
+from tiny_trainer import assert_same, copy_of, make, parameters
 
 from r1distill.controller_section import Controller, ErrorBound, Signals
 from r1distill.errors import UserError
 from r1distill.train.controller import (
     Running,
+    Sparsity,
     State,
     alpha_taken,
     error_bound,
@@ -139,6 +141,35 @@ def model():
     return tiny_model.make_model(tiny_model.make_tokenizer())
 
 
+def test_sparsity_is_the_share_of_each_token_that_is_next_to_nothing_whoever_has_the_token(model) -> None:
+    model = copy_of(model).train()
+    sparsity, entered = Sparsity(model), []
+    for layer in model.model.layers:
+        layer.mlp.down_proj.register_forward_pre_hook(
+            lambda module, inputs: entered.append(inputs[0].detach().double())
+        )
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.mlp.gate_proj.weight[::3] *= 1e-4  # a third of the channels
+    ids = torch.arange(24).reshape(4, 6)
+    model(input_ids=ids)
+    shares = [
+        (x.abs() < 0.01 * x.pow(2).mean().sqrt()).double().mean().item()
+        for layer in entered
+        for x in layer.flatten(0, 1)
+    ]
+    total, tokens = sparsity.take(torch.device("cpu")).tolist()
+    assert tokens == len(shares) == 48
+    assert total == pytest.approx(sum(shares), abs=1e-4)
+    assert total / tokens > 0.3
+    model(input_ids=ids[:1])
+    model(input_ids=ids[1:])
+    assert sparsity.take(torch.device("cpu")).tolist() == pytest.approx([total, tokens])
+    model.eval()
+    model(input_ids=ids)
+    assert sparsity.take(torch.device("cpu")).tolist() == [0, 0]
+
+
 def test_it_lowers_the_rate_says_why_and_is_resumed(tmp_path: Path, model, capsys) -> None:
     options = {
         "max_steps": 8, "save_strategy": "steps", "save_steps": 4, "learning_rate": 1e-2, "max_grad_norm": 1.0,
@@ -151,7 +182,8 @@ def test_it_lowers_the_rate_says_why_and_is_resumed(tmp_path: Path, model, capsy
     factors = [row["learning_rate"] / (1e-2 * (8 - place) / 8) for place, row in enumerate(rows)]
     assert any(factor == pytest.approx(0.5) for factor in factors)
     assert all(0.1 <= factor <= 1.0001 for factor in factors)
-    assert all({"controller/score", "controller/error", "controller/error_bound"} <= row.keys() for row in rows)
+    logged = {f"controller/{name}" for name in ("score", "error", "error_bound", "sparsity")}
+    assert all(logged <= row.keys() for row in rows)
     assert rows[-1]["controller/error"] == pytest.approx(1 - rows[-1]["mean_token_accuracy"])
     resumed = make(model, tmp_path / "run", train={"controller": TOUCHY}, **options)
     resumed.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-4"))

@@ -162,7 +162,8 @@ class Watch(TrainerCallback, ExportableState):
         n_tokens = max(n_tokens, 1)
         self.found = {"gradient_norm": gradient_norm, "loss": nll / n_tokens, "error": 1 - n_correct / n_tokens}
         if self.sparsity is not None:
-            self.found["sparsity"] = float(accelerator.reduce(self.sparsity.take(), "mean"))
+            share, tokens = accelerator.reduce(self.sparsity.take(accelerator.device), "sum").tolist()
+            self.found["sparsity"] = share / max(tokens, 1)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -189,6 +190,7 @@ class Watch(TrainerCallback, ExportableState):
             "actions": float(self.now.notches),
             "error": self.found["error"],
             "error_bound": bound,
+            **{name: value for name, value in self.found.items() if name == "sparsity"},
         }
         for name, value in logged.items():
             self.metrics[f"controller/{name}"].append(value)
@@ -215,7 +217,10 @@ def state_of(saved: dict[str, Any]) -> State:
 
 
 class Sparsity:
-    """The share of activations that are next to nothing, of what enters the last projection of a few feed-forward layers."""
+    """The share of activations that are next to nothing, of what enters the last projection of a few feed-forward layers.
+
+    Of each token by itself, so that it does not matter which tokens a process has; padding is read too.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         found = [module for name, module in model.named_modules() if name.endswith("mlp.down_proj")]
@@ -231,10 +236,11 @@ class Sparsity:
     @torch.no_grad()
     def read(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         if module.training:
-            x = inputs[0].detach()
-            self.sums.append((x.abs() < FEW * x.float().pow(2).mean().sqrt()).float().mean())
+            x = inputs[0].detach().float()
+            shares = (x.abs() < FEW * x.pow(2).mean(-1, keepdim=True).sqrt()).float().mean(-1)
+            self.sums.append(torch.stack([shares.sum(), shares.new_tensor(shares.numel())]))
 
-    def take(self) -> Tensor | None:
-        """The mean since the last time, None where nothing was read."""
+    def take(self, device: torch.device) -> Tensor:
+        """The sum of the shares since the last time and of how many tokens `(2,)`."""
         found, self.sums = self.sums, []
-        return torch.stack(found).mean() if found else None
+        return torch.stack(found).sum(0) if found else torch.zeros(2, device=device)
