@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from r1distill.cache.settings import recipes_of, scorer_of
+from r1distill.cache.settings import scorer_of, scoring_recipes
 from r1distill.chain.links import STAGES_OF_ROUNDS, rounds_of, teacher_of_rounds
 from r1distill.errors import UserError, require_packages
 from r1distill.evaluate.benchmarks import asking_in, data_in
@@ -67,7 +67,7 @@ def preflight(recipe: Recipe, names: Sequence[str], made: Collection[Path] = ())
         load_judge_prompt(recipe.verify.judge.prompt)
     if "cache" in names and recipe.cache.source != "generation":
         require_packages("cache", "torch", "transformers")
-        for each in recipes_of(recipe).values() or [recipe]:
+        for each in scoring_recipes(recipe):
             scorer = scorer_of(each)
             check_model(scorer.model, scorer.key)
         if recipe.cache.source == "vllm":

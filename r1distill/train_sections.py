@@ -254,6 +254,11 @@ class Train(Section):
         return self
 
     @property
+    def online_section(self) -> str:
+        """Which section names the teacher that runs in the training."""
+        return "train.kl" if self.kl and self.kl.online else "train.hidden" if self.hidden else "train.attention"
+
+    @property
     def online_teacher(self) -> str | None:
         """The teacher that runs in the training itself, whoever asks for it."""
         named = (

@@ -47,6 +47,11 @@ def recipes_of(recipe: Recipe) -> dict[str, Recipe]:
     return found
 
 
+def scoring_recipes(recipe: Recipe) -> list[Recipe]:
+    """Of each of [[teachers]] in their order, or the recipe itself, in which one scores."""
+    return list(recipes_of(recipe).values()) or [recipe]
+
+
 def engine_of(recipe: Recipe) -> dict[str, Any]:
     """vLLM's engine arguments for scoring: those of the teacher, where it is the one that scores, under those of [cache]."""
     is_teacher = recipe.cache.model is None and recipe.teacher.backend == "vllm"

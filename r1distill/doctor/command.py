@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import get_args
 
-from r1distill.cache.settings import recipes_of, scorer_of
+from r1distill.cache.settings import scorer_of, scoring_recipes
 from r1distill.console import library_output_to, say
 from r1distill.doctor.context import (
     check_base_can_be_asked,
@@ -160,11 +160,10 @@ def check_divergence(recipe: Recipe, student: Model) -> list[Finding]:
     if (name := train.online_teacher) is not None:
         if train.kl is not None and train.kl.cross_tokenizer:
             return check_alignment(train, student, name)
-        section = "train.kl" if train.kl and train.kl.online else "train.hidden" if train.hidden else "train.attention"
-        return check_tokens_of(student, section, name, None, "the teacher in the training")
+        return check_tokens_of(student, train.online_section, name, None, "the teacher in the training")
     if train.kl is None:
         return []
-    scorers = [scorer_of(each) for each in recipes_of(recipe).values() or [recipe]]
+    scorers = [scorer_of(each) for each in scoring_recipes(recipe)]
     return [
         finding
         for each in scorers

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from r1distill.prune.heads import AS_LLAMA, as_llama, check_heads, head_size
+from r1distill.prune.heads import AS_LLAMA, as_llama, check_heads
 from r1distill.prune.importance import REMEDY, Importance
 from r1distill.prune_section import Prune
-from r1distill.train.decoder import decoder_layers
+from r1distill.train.decoder import decoder_layers, head_size
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from r1distill.errors import UserError
+from r1distill.train.decoder import head_size
 
 AS_LLAMA = ("qwen2",)
 UNREAD = ("stablelm",)  # vLLM reads no head_dim here either, and no other model is the same function
@@ -22,10 +23,6 @@ SHARED = (
     "rope_parameters", "attention_dropout", "pad_token_id", "bos_token_id", "eos_token_id", "dtype",
 )  # fmt: skip
 REMEDY = "set prune.heads = 0 and take out layers or channels (prune.depth, prune.ffn)"
-
-
-def head_size(config: Any) -> int:
-    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
 def check_heads(config: Any, groups: int) -> None:

@@ -28,6 +28,11 @@ def decoder_layers(model: Any, key: str, remedy: str) -> nn.ModuleList:
     return layers
 
 
+def head_size(config: Any) -> int:
+    """Dimensions of one attention head."""
+    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+
+
 def token_sequences(run: Run, tokenizer: Any, count: int, most_tokens: int) -> Iterator[Tensor]:
     """Token ids `(T,)` of examples that are spread evenly over the dataset, each cut at `most_tokens`."""
     path = run.dataset / "train.parquet"

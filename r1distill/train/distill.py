@@ -55,9 +55,8 @@ class DistillTrainer(SFTTrainer):
         super().__init__(**kwargs)
         bare = base_of(self.model)
         self.refuse_unsound()
-        if (
-            settings.qat is not None
-        ):  # before what is read in the layers, which it replaces, and what is no part of the student
+        if settings.qat is not None:
+            # before anything is read in the layers, which it replaces, and before what is no part of the student is there
             prepare(bare, settings.qat.scheme)
             self.add_callback(RoundFrom(settings.qat, bare))
         inside = None

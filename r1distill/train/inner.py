@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from r1distill.errors import UserError
 from r1distill.inner_sections import Attention, Hidden
+from r1distill.train.decoder import head_size
 from r1distill.train.layers import layer_pairs
 
 KINDS = ("q_proj", "k_proj", "v_proj")
@@ -102,7 +103,7 @@ def pairs_of(hidden: Hidden | None, attention: Attention | None, student: Any, t
             raise UserError(
                 f"[train.attention]: {whose} ({config.model_type}) is not made of {', '.join(KINDS)}; take it out"
             )
-        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        size = head_size(config)
         for dimensions in (size * config.num_attention_heads, size * config.num_key_value_heads):
             if dimensions % heads:
                 raise UserError(

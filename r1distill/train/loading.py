@@ -8,7 +8,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreT
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from r1distill import models
-from r1distill.cache.settings import domains_of, open_fitting, recipes_of, refuse_other_vocabulary
+from r1distill.cache.settings import domains_of, open_fitting, refuse_other_vocabulary, scoring_recipes
 from r1distill.errors import UserError
 from r1distill.run import Run
 from r1distill.train.cross_data import Aligner, Cross
@@ -31,7 +31,7 @@ def open_cache(run: Run, tokenizer: PreTrainedTokenizerBase) -> TeacherCache | S
     recipe = run.recipe
     its_sha256 = vocabulary_sha256(tokenizer.get_vocab())
     caches = []
-    for folder, each in zip(cache_folders(run), recipes_of(recipe).values() or [recipe], strict=True):
+    for folder, each in zip(cache_folders(run), scoring_recipes(recipe), strict=True):
         cache = open_fitting(each, folder)
         manifest = cache.manifest
         refuse_other_vocabulary(recipe.train.student, its_sha256, manifest["model"], manifest["vocabulary_sha256"])
@@ -56,14 +56,7 @@ def load_online_teacher(settings: Train, tokenizer: PreTrainedTokenizerBase) -> 
     if settings.kl is None or not settings.kl.cross_tokenizer:
         theirs = models.load_tokenizer(name, None, TEACHER_KEY, trust_remote_code=trust)
         ours, other = (vocabulary_sha256(each.get_vocab()) for each in (tokenizer, theirs))
-        section = (
-            "train.kl"
-            if settings.kl and settings.kl.online
-            else "train.hidden"
-            if settings.hidden
-            else "train.attention"
-        )
-        refuse_other_vocabulary(settings.student, ours, name, other, section)
+        refuse_other_vocabulary(settings.student, ours, name, other, settings.online_section)
         positions = positions_of(name, settings)
         if positions is not None and positions < settings.max_length:
             raise UserError(

@@ -57,9 +57,8 @@ class OnlineTeacher:
         if accelerator.distributed_type == "DEEPSPEED":
             self.model = prepare_deepspeed(model, accelerator)  # type: ignore[arg-type]
         elif accelerator.is_fsdp2:
-            shard(
-                model, accelerator
-            )  # accelerate prepares no model for FSDP2 without an optimizer: it would stay where it is
+            # accelerate prepares no model for FSDP2 without an optimizer: it would stay where it is
+            shard(model, accelerator)
         elif accelerator.distributed_type == "FSDP":
             self.model = prepare_fsdp(model, accelerator)
         else:

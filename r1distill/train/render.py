@@ -55,10 +55,7 @@ def known_token(tokenizer: Any, token: str, key: str) -> str:
 def check_turn_end(tokenizer: Any) -> None:
     """The end token that is taught must be the one with which the template ends a turn."""
     render(tokenizer, "?")  # says so where there is no template
-    reply = "@@reply@@"
-    messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": reply}]
-    text = tokenizer.apply_chat_template(messages, tokenize=False)
-    after = text.partition(reply)[2].strip()
+    after = behind_reply(tokenizer)
     if after and not after.startswith(tokenizer.eos_token):
         raise UserError(
             f"the chat template ends a turn with {after.split()[0]!r}, but the end token is {tokenizer.eos_token!r}; "
@@ -66,13 +63,18 @@ def check_turn_end(tokenizer: Any) -> None:
         )
 
 
+def behind_reply(tokenizer: Any) -> str:
+    """What the chat template puts behind a reply."""
+    reply = "@@reply@@"
+    messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": reply}]
+    return tokenizer.apply_chat_template(messages, tokenize=False).partition(reply)[2].strip()
+
+
 def turn_end(tokenizer: Any) -> int | None:
     """The special token that the template puts behind a reply."""
     if not tokenizer.chat_template:
         return None
-    mark = "@@reply@@"
-    messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": mark}]
-    after = tokenizer.apply_chat_template(messages, tokenize=False).partition(mark)[2].strip()
+    after = behind_reply(tokenizer)
     ids = tokenizer(after, add_special_tokens=False)["input_ids"] if after else []
     special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
     return ids[0] if ids and ids[0] in special | set(tokenizer.all_special_ids) else None
