@@ -26,7 +26,7 @@ class Quantize(Section):
     "re:.*down_proj". Each has to be one's."""
 
     def strength(self, *, after_qat: bool) -> float:
-        """Of the smoothing. Weights that were trained with rounding are rounded as they were then."""
+        """Of the smoothing. Weights that were trained with rounding are rounded as they are, which they have learned."""
         if self.scheme != "int8" or (self.smoothing is None and after_qat):
             return 0.0
         return USUAL_SMOOTHING if self.smoothing is None else self.smoothing
@@ -43,3 +43,5 @@ class Qat(Section):
     """Share of the steps after which it begins, with the last one at the latest; before it the training is the plain one."""
     scheme: Scheme = "int8"
     """As quantize.scheme, and the same."""
+    ignore: list[str] = []
+    """As quantize.ignore, and the same: what is served as it is learns no rounding."""

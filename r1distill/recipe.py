@@ -141,6 +141,11 @@ class Recipe(Section):
                 f'train.qat.scheme = "{qat.scheme}" and quantize.scheme = "{quantize.scheme}": the student would be trained for '
                 "another rounding than it gets; set both to the same"
             )
+        if qat is not None and quantize is not None and set(qat.ignore) != set(quantize.ignore):
+            raise ValueError(
+                f"train.qat.ignore = {qat.ignore} and quantize.ignore = {quantize.ignore}: layers would be trained for a "
+                "rounding that they do not get, or get one that they were not trained for; set both to the same"
+            )
         return self
 
     @model_validator(mode="after")

@@ -87,8 +87,12 @@ TECHNIQUES = (
         "https://arxiv.org/abs/2208.07339", "test_qat", "full",
     ),
     Technique(
+        "full_int8_plain", "The same, rounded as it is", "INT8 costs next to no accuracy.",
+        "https://arxiv.org/abs/2208.07339", "test_qat", "full",
+    ),
+    Technique(
         "full_qat_int8", "Trained for eight bits", "Training with rounding wins back what rounding costs.",
-        "https://arxiv.org/abs/2305.17888", "test_qat", "full_int8",
+        "https://arxiv.org/abs/2305.17888", "test_qat", "full_int8_plain",
     ),
     Technique(
         "controller", "Error controller", "Holding back at spikes protects the student.",

@@ -104,6 +104,17 @@ def test_what_is_not_finite_is_answered_and_spoils_no_mean(value: float) -> None
     assert steps(RATE, noise(71), losses)[50][2]
 
 
+def test_one_loss_is_no_variance() -> None:
+    """The signal has as many values as there are variances, and none of them is that of a single loss."""
+    losses = [2.0, 2.5, 1.5, 2.2]
+    found = steps(RATE, noise(4), losses)
+    assert [state.signals.get("loss_variance", Running()).count for state, _, _ in found] == [0, 1, 2, 3]
+    variances = [math.log(state.loss.variance) for state, _, _ in found[1:]]
+    assert found[-1][0].signals["loss_variance"].mean == pytest.approx(sum(variances) / 3)
+    alone = RATE.model_copy(update={"signals": Signals(gradient_norm=0)})
+    assert [score for _, score, _ in steps(alone, noise(2), losses)] == [0, 0]
+
+
 @given(st.lists(st.floats(-100, 100), min_size=1, max_size=50))
 def test_the_running_mean_starts_as_the_plain_one(values: list[float]) -> None:
     running = Running()

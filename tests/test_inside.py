@@ -14,7 +14,7 @@ from transformers import LlamaForCausalLM
 from r1distill.errors import UserError
 from r1distill.inner_sections import Attention, Hidden
 from r1distill.quantize_sections import Qat
-from r1distill.train.attention import relations_sum
+from r1distill.train.attention import relation, relations_sum
 from r1distill.train.distill import DistillTrainer
 from r1distill.train.forward import PROJECTIONS
 from r1distill.train.hidden import hidden_sum
@@ -144,6 +144,15 @@ def test_reentrant_checkpointing_which_hides_queries_from_the_gradient_is_refuse
             student, tmp_path, online_teacher=copy_of(student), train={"attention": Attention(teacher="t")},
             gradient_checkpointing=True, gradient_checkpointing_kwargs={"use_reentrant": True},
         )  # fmt: skip
+
+
+def test_relations_are_computed_in_float32_under_mixed_precision() -> None:
+    vectors = 20 * torch.randn(1, 6, 8, generator=torch.Generator().manual_seed(0))  # scores of hundreds
+    visible = torch.ones(1, 6, 6, dtype=torch.bool)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = relation(vectors, visible, 2)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, relation(vectors, visible, 2))
 
 
 def test_equal_models_cost_nothing(tmp_path: Path, student) -> None:

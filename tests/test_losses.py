@@ -47,7 +47,8 @@ def reference_kl(student: Tensor, teacher: Tensor, ids: Tensor, temperature: flo
         kind,
     )
     mass = divergence(torch.stack([p, 1 - p], 1).log(), torch.stack([q, 1 - q], 1).log(), kind)
-    return ((q if kind == "reverse" else p) * inside + mass / temperature**2).sum()
+    weight = q if kind == "reverse" else p
+    return ((weight if temperature == 1 else weight.detach()) * inside + mass / temperature**2).sum()
 
 
 class Case:
@@ -257,6 +258,18 @@ def test_at_temperature_1_the_modes_are_one(kind):
     found = [case.ours(mode, 1.0, divergence=kind).kl_sum for mode in ("tail", "exact", "conditional")]
     assert_close(found[0], found[1])
     assert_close(found[0], found[2])
+
+
+def test_a_tempered_reverse_divergence_is_not_lowered_by_leaving_the_row():
+    """The student has the teacher's mass on the row in another order; what pulls it out of the row is nothing."""
+    case = Case(n=1, h=50, v=50)
+    case.weight = torch.eye(50, dtype=torch.double)
+    case.hidden = case.teacher.clone()
+    case.hidden[0, case.ids[0]] = case.teacher[0, case.ids[0].flip(0)]
+    case.hidden.requires_grad_()
+    [gradient] = torch.autograd.grad(case.ours("conditional", 5.0, divergence="reverse").kl_sum, [case.hidden])
+    assert gradient[0, case.ids[0]].abs().max() > 1e-2
+    assert_close(gradient[0, case.ids[0]].sum(), torch.zeros((), dtype=torch.double))
 
 
 def test_with_t_squared_the_gradient_does_not_shrink_with_the_temperature():

@@ -71,8 +71,17 @@ def test_the_forward_pass_is_that_of_rounded_weights_and_inputs(tmp_path: Path, 
     layer = whole.model.layers[0].mlp.gate_proj
     trainer.train()
     x = torch.randn(3, 5, layer.in_features, generator=torch.Generator().manual_seed(0))
-    expected = (rounded_from_its_least(x) if scheme == "int8" else x) @ rounded(layer.weight.detach()).T
+    weight = layer.weight.detach().bfloat16().float()  # as the student is saved and exported
+    expected = (rounded_from_its_least(x) if scheme == "int8" else x) @ rounded(weight).T
     torch.testing.assert_close(layer(x).detach(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_left_as_it_is_in_the_end_is_so_in_the_training(model) -> None:
+    prepare(model, "int8", ["re:.*down_proj", "model.layers.0.self_attn.q_proj"])
+    kinds = {name: type(module).__name__ for name, module in model.named_modules() if name.endswith("_proj")}
+    plain = {name for name, kind in kinds.items() if kind == "Linear"}
+    assert plain == {"model.layers.0.self_attn.q_proj", *(name for name in kinds if name.endswith("down_proj"))}
+    assert set(kinds.values()) == {"Linear", "FakeQuantizedLinear"}
 
 
 def test_gradients_go_straight_through_to_all_weights(tmp_path: Path, model) -> None:
@@ -126,6 +135,15 @@ def test_an_arm_trains_for_the_rounding_that_it_gets(tmp_path: Path) -> None:
         recipe_with(recipe, Arm(name="a", set=other))
 
 
+def test_layers_that_are_ignored_in_one_are_in_the_other(tmp_path: Path) -> None:
+    tables: dict[str, Any] = {"train": {"student": "org/m", "qat": {"ignore": ["re:.*down_proj"]}}}
+    with pytest.raises(ValidationError, match=r"train.qat.ignore = \['re:.\*down_proj'\] and quantize.ignore = \[\]"):
+        small_run(tmp_path, **tables, quantize={})
+    tables |= {"quantize": {"ignore": ["re:.*down_proj"]}, "on_policy": {"teacher": "org/t", "rounds": 1}}
+    (found,) = rounds_of(small_run(tmp_path, **tables))
+    assert found.recipe.train.qat == Qat(start=0.0, ignore=["re:.*down_proj"])
+
+
 def test_rounds_of_a_student_that_is_rounded_at_the_end_train_with_rounding(tmp_path: Path) -> None:
     tables: dict[str, Any] = {"train": {"student": "org/m", "qat": {}}, "quantize": {}}
     (found,) = rounds_of(small_run(tmp_path, **tables, on_policy={"teacher": "org/t", "rounds": 1}))
@@ -163,7 +181,8 @@ def test_a_student_that_all_can_be_done_to_is_let_through(tmp_path: Path) -> Non
     LLAMA.save_pretrained(tmp_path / "student")
     preflight(
         small_run(
-            tmp_path, train={"student": str(tmp_path / "student"), "qat": {}}, prune={"depth": 0.5, "heads": 0.5},
+            tmp_path, train={"student": str(tmp_path / "student"), "qat": {"ignore": ["re:.*down_proj"]}},
+                prune={"depth": 0.5, "heads": 0.5},
             quantize={"ignore": ["re:.*down_proj"], "smoothing": 0.5},
         ).recipe,
         ["prune", "train", "quantize"],

@@ -72,6 +72,13 @@ class TokenBytes:
                 "that they cannot be told as bytes; take another teacher, or one of the student's family"
             )
         self.of_id = {number: token.encode() if token in added else read(token) for token, number in vocabulary.items()}
+        self.fallbacks: set[int] = set()
+        if read is of_sentencepiece:
+            self.fallbacks = {number for token, number in vocabulary.items() if SINGLE_BYTE.fullmatch(token)}
+
+    def usual_first(self) -> list[tuple[int, bytes]]:
+        """(id, bytes) by id, the bytes of SentencePiece last: it writes `7` with them only where it has no token `7`."""
+        return sorted(self.of_id.items(), key=lambda item: (item[0] in self.fallbacks, item[0]))
 
     def of(self, ids: Sequence[int]) -> list[bytes]:
         return [self.of_id[each] for each in ids]
@@ -93,14 +100,14 @@ def of_sentencepiece(token: str) -> bytes:
 def shared_ids(student: TokenBytes, teacher: TokenBytes, ends: tuple[int, int]) -> tuple[list[int], list[int]]:
     """Ids of the tokens that both have, the student's and the teacher's, in the order of the student's.
 
-    Tokens are the same that stand for the same bytes; of several of one side the first counts. `ends`: the end tokens of
-    student and teacher, which are one whatever they are called.
+    Tokens are the same that stand for the same bytes; of several of one side the first counts (`usual_first`). `ends`:
+    the end tokens of student and teacher, which are one whatever they are called.
     """
     theirs: dict[bytes, int] = {}
-    for number, token in sorted(teacher.of_id.items()):
+    for number, token in teacher.usual_first():
         theirs.setdefault(token, number)
     pairs, seen = {ends[0]: ends[1]}, {ends[1]}
-    for number, token in sorted(student.of_id.items()):
+    for number, token in student.usual_first():
         other = theirs.get(token)
         if number not in pairs and other is not None and other not in seen:
             pairs[number] = other

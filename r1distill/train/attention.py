@@ -95,7 +95,8 @@ def relations_in_blocks(
 def relation(vectors: Tensor, visible: Tensor, heads: int) -> Tensor:
     """softmax(A A^T / sqrt(d)) `(B, R, L, L)` over what is visible, of `vectors (B, L, D)` in R heads of d = D / R."""
     split = vectors.float().unflatten(-1, (heads, -1)).transpose(1, 2)
-    scores = split @ split.mT / math.sqrt(split.shape[-1])
+    with torch.autocast(split.device.type, enabled=False):  # which would round scores of hundreds to whole numbers
+        scores = split @ split.mT / math.sqrt(split.shape[-1])
     return scores.masked_fill(~visible[:, None], -torch.inf).softmax(-1)
 
 

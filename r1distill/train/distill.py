@@ -57,7 +57,7 @@ class DistillTrainer(SFTTrainer):
         self.refuse_unsound()
         if settings.qat is not None:
             # before anything is read in the layers, which it replaces, and before what is no part of the student is there
-            prepare(bare, settings.qat.scheme)
+            prepare(bare, settings.qat.scheme, settings.qat.ignore)
             self.add_callback(RoundFrom(settings.qat, bare))
         inside = None
         if settings.hidden or settings.attention:

@@ -8,7 +8,8 @@ none of them raises ("Logits at T = 1": DistillKit's way gives KL(p || p) = 1.3 
   whole one and 0 for equal models.
 - "exact": any temperature, with the mass outside the row at that temperature, which only a pass over all logits gives.
 - "conditional": any temperature. Both sides renormalised on the row at the temperature, beside the mass inside and outside
-  at temperature 1: KL(p || q) = KL(mass) + mass KL(p in row || q in row), whose second part is tempered.
+  at temperature 1: KL(p || q) = KL(mass) + mass KL(p in row || q in row), whose second part is tempered. Its mass, which
+  is the student's in a reverse KL, then is a weight without a gradient.
 
 Losses here are sums over tokens. Who calls divides by the number of tokens of the whole batch, once, and multiplies by T^2
 (Hinton et al. 2015, https://arxiv.org/abs/1503.02531): the gradient of a tempered term shrinks with it.
@@ -139,6 +140,8 @@ def divergence_of(
             torch.stack([within[0], log_p[:, -1]], 1), torch.stack([within[1], log_q[:, -1]], 1), divergence
         )
         weight = within[1 if divergence == "reverse" else 0].exp()
+        if temperature != 1:  # a tempered part, the larger one, must not be escaped by leaving the row
+            weight = weight.detach()
         return weight * inside + mass / temperature**2
     return of_entries(*buckets(teacher, student, teacher_tail, student_outside, temperature), divergence)
 

@@ -7,10 +7,11 @@ which is a function of the step alone, so that a resumed run is the same run; un
 """
 
 import importlib
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from r1distill.errors import require_packages
@@ -21,20 +22,35 @@ from r1distill.train.forward import PROJECTIONS
 KEPT = {"lm_head", PROJECTIONS}  # the latter are of the training alone
 
 
-def prepare(model: nn.Module, scheme: Scheme) -> None:
-    """Put fake-quantised layers in place of all linear ones but the output's; parameters and their names stay the same.
+def prepare(model: nn.Module, scheme: Scheme, ignore: Sequence[str] = ()) -> None:
+    """Put fake-quantised layers in place of all linear ones but the output's and what is to be ignored.
+
+    Parameters and their names stay the same; `ignore` are names and patterns as compressed-tensors has them.
 
     Raises UserError where torchao is not installed, and for a mixture of experts.
     """
-    require_packages("[train.qat]", "torchao")
+    require_packages("[train.qat]", "torchao", "compressed_tensors")
     refuse_mixture(model, "[train.qat]")
     quantization, qat = (importlib.import_module(f"torchao.quantization{each}") for each in ("", ".qat"))
     weights = qat.IntxFakeQuantizeConfig(torch.int8, "per_channel", is_symmetric=True)
     activations = qat.IntxFakeQuantizeConfig(torch.int8, "per_token", is_symmetric=False) if scheme == "int8" else None
     config = qat.QATConfig(activation_config=activations, weight_config=weights, step="prepare")
-    quantization.quantize_(
-        model, config, lambda module, name: isinstance(module, nn.Linear) and KEPT.isdisjoint(name.split("."))
-    )
+    is_match = importlib.import_module("compressed_tensors.utils.match").is_match
+
+    def is_rounded(module: nn.Module, name: str) -> bool:
+        usual = isinstance(module, nn.Linear) and KEPT.isdisjoint(name.split("."))
+        return usual and not any(is_match(name, module, pattern) for pattern in ignore)
+
+    quantization.quantize_(model, config, is_rounded)
+    for module in model.modules():
+        if (rounding := getattr(module, "weight_fake_quantizer", None)) is not None:
+            rounding.register_forward_pre_hook(as_saved)
+
+
+def as_saved(rounding: Any, weights: tuple[Tensor]) -> tuple[Tensor]:
+    """The student is saved in bfloat16 and rounded to integers from there: to another one now and then. Straight-through."""
+    (weight,) = weights
+    return (weight + (weight.bfloat16().to(weight.dtype) - weight).detach() if rounding.enabled else weight,)
 
 
 def switch(model: nn.Module, on: bool) -> None:

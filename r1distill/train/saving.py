@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerBase, Trainer
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from r1distill.models import resolve_model
 from r1distill.run import Run
@@ -38,6 +39,7 @@ def save_student(run: Run, trainer: DistillTrainer, tokenizer: PreTrainedTokeniz
         # checkpoints are in shards; of these save_model would write nothing
         trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")  # type: ignore[union-attr]
     trainer.save_model(str(temporary))  # gathers the shards of FSDP and DeepSpeed; every process takes part
+    leave_the_others(trainer)
     if not main:
         return
     (temporary / PROJECTIONS_FILE).unlink(missing_ok=True)
@@ -58,6 +60,17 @@ def save_student(run: Run, trainer: DistillTrainer, tokenizer: PreTrainedTokeniz
         file.replace(run.student / file.name)
     temporary.rmdir()
     write_json(run.student / "training_log.json", trainer.state.log_history)
+
+
+def leave_the_others(trainer: Trainer) -> None:
+    """From here on each process is by itself: for the end of a training that went well, when nothing more is exchanged.
+
+    A process that ends as a member of its group can be aborted by gloo's threads (pytorch issue 190489), and the launcher
+    then ends the first one, which is still writing. After an error nobody should call this: the others may be waiting in
+    a collective operation, and NCCL would wait for them.
+    """
+    trainer.end()
+    unset_hf_deepspeed_config()  # ZeRO-3 would split what is loaded now among processes that have left
 
 
 def save_whole(model: Any, folder: Path, settings: Train) -> None:

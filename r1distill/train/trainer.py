@@ -27,7 +27,7 @@ from r1distill.train.loading import (
     open_cache,
 )
 from r1distill.train.options import batch_of_packs, check_trackers, curriculum_of, peft_config, sft_config
-from r1distill.train.saving import last_whole_checkpoint, save_student
+from r1distill.train.saving import last_whole_checkpoint, leave_the_others, save_student
 from r1distill.train.several_teachers import SeveralTeachers
 
 TERMINATED = 128 + signal.SIGTERM  # as a shell says it
@@ -82,6 +82,7 @@ def train(run: Run) -> dict[str, Any]:
     trainer.add_callback(ending)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if ending.stopped:
+        leave_the_others(trainer)
         raise SystemExit(TERMINATED)
     peak = peak_memory_bytes()  # of the training: saving a student of another dtype loads it once more
     save_student(run, trainer, tokenizer, main)
