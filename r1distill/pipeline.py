@@ -17,6 +17,7 @@ from r1distill.console import clock as clock_text
 from r1distill.console import library_output_to, say
 from r1distill.errors import UserError
 from r1distill.evaluate.benchmarks import asking_in, data_in
+from r1distill.evaluate.contestants import contestant_of
 from r1distill.evaluate.stage import eval_stage
 from r1distill.evaluate.tasks import load_task
 from r1distill.filter.card import IMPORTED
@@ -57,7 +58,7 @@ def on_policy(run: Run, clock: Clock) -> dict[str, Any]:
     return importlib.import_module("r1distill.chain.command").on_policy_stage(run, clock)
 
 
-KEPT_WHILE_SAMPLING = "teacher_cache"
+TEACHER_CACHE = "teacher_cache"
 
 STAGES = (
     Stage(
@@ -72,7 +73,7 @@ STAGES = (
             "traces",
             IMPORTED,
             LABELS,
-            KEPT_WHILE_SAMPLING,
+            TEACHER_CACHE,
         ),
     ),
     # the judge's replies stay: each is known by all that decides it
@@ -86,16 +87,18 @@ STAGES = (
         ("filter", "contamination"),
         ("decisions.parquet", "funnel.json", "dataset"),
     ),
-    Stage("cache", cache_stage, "filter", ("cache",), (), ("teacher_cache",)),
+    Stage("cache", cache_stage, "filter", ("cache",), (), (TEACHER_CACHE,)),
     # the student that is cut, and how the traces are read that it is measured on, are keys of [train]
     Stage("prune", prune_stage, "filter", ("prune",), ("pruned",)),
     Stage("train", train_stage, "filter", ("train",), ("student",)),
-    Stage("on_policy", on_policy, "train", ("on_policy",), ("on_policy",)),
+    # each round is a run of its own, which knows what of it is still good
+    Stage("on_policy", on_policy, "train", ("on_policy",), ("on_policy/student",)),
     Stage("quantize", quantize_stage, "train", ("quantize",), ("quantized",)),
     # the journals of eval stay: a sample's identity has the model and the training that made it in it
     Stage("eval", eval_stage, "train", ("eval",), ()),
 )
 STAGE_NAMES = tuple(stage.name for stage in STAGES)
+OPTIONAL = ("prune", "on_policy", "quantize")  # which do nothing without the section of their name
 # keys (and all below them) that change how fast a stage is and not what comes out of it
 SPEED_ONLY = (
     "teacher.urls", "teacher.api_key_env", "teacher.timeout_s", "teacher.retries", "teacher.engine",
@@ -105,6 +108,11 @@ SPEED_ONLY = (
     "filter.workers", "filter.ray", "cache.batch_tokens", "cache.engine", "train.launch",
     "eval.concurrency", "eval.engine",
 )  # fmt: skip
+# keys of [train] that decide what is cut and measured, and with which template it is scored
+READ_TO_PRUNE = {
+    "student", "revision", "dtype", "tokenizer", "chat_template", "eos_token", "pad_token", "rope_parameters",
+    "max_position_embeddings",
+}  # fmt: skip
 # keys of generate that can change while the samples taken so far stay good
 EXTENDING = (
     "problems.limit", "problems.sha256", "problems.check", "problems.duplicates", "generate.samples",
@@ -129,7 +137,7 @@ def why_not_needed(name: str, recipe: Recipe) -> str | None:
     """Why `run` has no use for a stage; None where it has."""
     if name == "cache":
         return why_not_scored(recipe)
-    if name in ("prune", "on_policy", "quantize") and getattr(recipe, name) is None:
+    if name in OPTIONAL and getattr(recipe, name) is None:
         return f"there is no [{name}]"
     return None
 
@@ -144,48 +152,58 @@ def inputs_of(stage: Stage, recipe: Recipe) -> dict[str, Any]:
     settings = recipe.model_dump()
     flat: dict[str, Any] = {}
     is_import = stage.name == "generate" and recipe.traces is not None
-    for section in ("traces",) if is_import else stage.sections:
+    # rounds sample the problems even where the first traces were others'; what a run samples itself decides all that follows
+    samples_anew = stage.name == "on_policy" and recipe.on_policy is not None and recipe.traces is not None
+    sections = ("traces",) if is_import else (*stage.sections, *(STAGES[0].sections if samples_anew else ()))
+    for section in sections:
         flatten(section, settings[section], flat)
     flat = without((*SPEED_ONLY, "traces.verdicts"), flat)
     if recipe.traces is not None:
         flat |= decisive(stage.name, recipe, recipe.traces)
-    if stage.name == "generate" and not is_import:
+    if (stage.name == "generate" and not is_import) or samples_anew:
         flat["generate.prompt.sha256"] = load_prompt(recipe.generate.prompt, "").sha256
-        flat["problems.sha256"] = problems_sha256(recipe.problems.path)
+        flat["problems.sha256"] = problems_sha256(recipe.problems.path) if recipe.problems.path else None
     if stage.name == "verify" and recipe.verify.judge:
         flat["verify.judge.prompt.sha256"] = load_judge_prompt(recipe.verify.judge.prompt).sha256
     if stage.name == "cache":
-        for name, each in (recipes_of(recipe) or {"": recipe}).items():
-            which = f"cache.{name}" if name else "cache"
-            flatten(which, {**manifest_of(each), "tokenizer": scorer_of(each).tokenizer}, flat)
+        flatten_scorers(recipe, flat)
     if stage.name == "prune" and recipe.prune:
-        train = recipe.train
-        read = (
-            "student",
-            "revision",
-            "dtype",
-            "tokenizer",
-            "chat_template",
-            "rope_parameters",
-            "max_position_embeddings",
-        )
-        flatten("train", train.model_dump(include=set(read)), flat)
+        flatten("train", recipe.train.model_dump(include=READ_TO_PRUNE), flat)
     if stage.name == "train" and recipe.train.kl and not recipe.train.kl.online:
         flat["train.kl.source"] = recipe.cache.source
         for teacher in recipe.teachers:
             flatten(f"teachers.{teacher.name}", teacher.model_dump(include={"weight", "domains"}), flat)
-    if stage.name == "train" and (template := chat_template_text(recipe.train)):
+    is_read = stage.name == "train" or (stage.name == "prune" and recipe.prune is not None)
+    if is_read and (template := chat_template_text(recipe.train)):
         flat["train.chat_template.sha256"] = hashlib.sha256(template.encode()).hexdigest()
     if stage.name == "eval":
-        for name in recipe.eval.tasks:
-            task = load_task(name)
-            flatten(f"eval.tasks.{name}", task.model_dump(include={"name", "kind", "data"}), flat)
-            asking = asking_in(recipe, task)
-            flat[f"eval.tasks.{name}.protocol"] = f"{asking.protocol} {asking.version}"
-            flat[f"eval.tasks.{name}.protocol.sha256"] = asking.sha256
-            flat[f"eval.tasks.{name}.samples"] = asking.samples
-            flat[f"eval.tasks.{name}.data.sha256"] = problems_sha256(data_in(recipe, task).path)
+        flatten_models_and_tasks(recipe, flat)
     return flat
+
+
+def flatten_scorers(recipe: Recipe, into: dict[str, Any]) -> None:
+    """Who scores, and with [[teachers]] what each of them does."""
+    for name, each in (recipes_of(recipe) or {"": recipe}).items():
+        which = f"cache.{name}" if name else "cache"
+        flatten(which, {**manifest_of(each), "tokenizer": scorer_of(each).tokenizer}, into)
+    for teacher in recipe.teachers:
+        flatten(f"cache.{teacher.name}.domains", teacher.domains, into)
+
+
+def flatten_models_and_tasks(recipe: Recipe, into: dict[str, Any]) -> None:
+    """Who is scored and on what. Models that stages of the run make are known by those."""
+    for entry in recipe.eval.models:
+        if entry not in MADE_BY:
+            scored = contestant_of(Run(recipe), entry)
+            flatten(f"eval.models.{entry}", {"model": scored.model, "version": scored.version}, into)
+    for name in recipe.eval.tasks:
+        task = load_task(name)
+        flatten(f"eval.tasks.{name}", task.model_dump(include={"name", "kind", "data"}), into)
+        asking = asking_in(recipe, task)
+        into[f"eval.tasks.{name}.protocol"] = f"{asking.protocol} {asking.version}"
+        into[f"eval.tasks.{name}.protocol.sha256"] = asking.sha256
+        into[f"eval.tasks.{name}.samples"] = asking.samples
+        into[f"eval.tasks.{name}.data.sha256"] = problems_sha256(data_in(recipe, task).path)
 
 
 def problems_sha256(path: str) -> str | None:
@@ -267,6 +285,9 @@ def run_stages(run: Run, names: Iterable[str], *, redo: bool = False, may_change
     `redo` and `may_change`: as for `refuse_other_recipe`.
     """
     names = list(names)
+    for name in names:
+        if name in OPTIONAL and (why := why_not_needed(name, run.recipe)):
+            raise UserError(f"{name}: {why} in the recipe; add it (what an earlier one has made stays where it is)")
     refuse_other_recipe(run, redo, may_change)
     todo = [status for status in statuses(run) if status.stage.name in names and status.state != "done"]
     for status in todo:
@@ -350,8 +371,9 @@ def refuse_other_recipe(run: Run, redo: bool, may_change: tuple[str, ...] = ()) 
 def set_aside(run: Run, stage: Stage, *, growing: bool = True) -> None:
     """Move what an outdated stage made to superseded/, so that nothing computed is lost; what is `growing` if asked."""
     target = run.folder / "superseded" / f"{stage.name}-{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**6}"
-    for name in (*stage.outputs, *(stage.growing if growing else ()), f"stages/{stage.name}.json"):
-        if stage.name == "generate" and name == KEPT_WHILE_SAMPLING and run.recipe.cache.source != "generation":
+    also = caches_of_others(run) if stage.name == "cache" else stage.growing
+    for name in (*stage.outputs, *(also if growing else ()), f"stages/{stage.name}.json"):
+        if stage.name == "generate" and name == TEACHER_CACHE and run.recipe.cache.source != "generation":
             continue  # it was scored, and stays good when there are more samples
         source = run.folder / name
         if source.exists():
@@ -359,3 +381,22 @@ def set_aside(run: Run, stage: Stage, *, growing: bool = True) -> None:
             shutil.move(source, target / Path(name).name)
     if target.exists():
         say(f"  what {stage.name} made before is kept in {target}")
+
+
+def caches_of_others(run: Run) -> list[str]:
+    """What was scored by others than the recipe says. Each of [[teachers]] has a folder, which is theirs whoever is beside."""
+    recipe = run.recipe
+    before = (run.record("cache") or {}).get("inputs", {})
+    now = inputs_of(STAGES[STAGE_NAMES.index("cache")], recipe)
+
+    def of_all(inputs: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in inputs.items() if key.split(".")[1] in type(recipe.cache).model_fields}
+
+    def of_one(name: str, inputs: dict[str, Any]) -> dict[str, Any]:
+        found = {key: value for key, value in inputs.items() if key.startswith(f"cache.{name}.")}
+        return without((f"cache.{name}.domains",), found)
+
+    if not recipe.teachers or of_all(before) != of_all(now):
+        return [TEACHER_CACHE]
+    names = [teacher.name for teacher in recipe.teachers]
+    return [f"{TEACHER_CACHE}/{name}" for name in names if of_one(name, before) not in ({}, of_one(name, now))]

@@ -11,7 +11,7 @@ from small_run import small_run, with_a_sample
 from r1distill import __version__, pipeline
 from r1distill.chain import command
 from r1distill.chain.lineage import LINEAGE, lineage_of
-from r1distill.chain.links import links_of
+from r1distill.chain.links import STAGES_OF_ROUNDS, links_of
 from r1distill.errors import UserError
 from r1distill.pipeline import STAGES, names_of_run, run_stages
 from r1distill.preflight import preflight
@@ -157,6 +157,23 @@ def test_what_follows_an_assistant_that_was_trained_again_is_made_again(tmp_path
     small = links_of(again.recipe)[1]
     assert list((small.folder / "superseded").glob("generate-*"))
     assert (small.record("generate") or {})["inputs"]["teacher.revision"] == small.recipe.teacher.revision
+
+
+def test_another_round_leaves_those_before_it_as_they_are(tmp_path: Path, made: list[str]) -> None:
+    def names(run: Run) -> list[str]:
+        return [name for name in names_of_run(run.recipe) if name != "eval"]
+
+    one = run_in(tmp_path, chain=[], on_policy={"rounds": 1, "teacher": str(tmp_path / "teacher")})
+    run_stages(one, names(one))
+    made.clear()
+    two = run_in(tmp_path, chain=[], on_policy={"rounds": 2, "teacher": str(tmp_path / "teacher")})
+    run_stages(two, names(two))
+    assert made == [f"round-2.{name}" for name in STAGES_OF_ROUNDS]
+    assert len((two.record("on_policy") or {})["counts"]["rounds"]) == 2
+    made.clear()
+    slower = {"rounds": 2, "teacher": str(tmp_path / "teacher"), "args": {"learning_rate": 1e-7}}
+    run_stages(run_in(tmp_path, chain=[], on_policy=slower), names(two))
+    assert made == ["round-1.train", *(f"round-2.{name}" for name in STAGES_OF_ROUNDS)]
 
 
 # ---------------------------------------------------------------- who was taught by whom

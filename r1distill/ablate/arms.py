@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from r1distill.ablate_section import Arm, false_is_absent
+from r1distill.cache.settings import recipes_of
+from r1distill.cache.stage import wanted_manifest
 from r1distill.filter.tagging import is_tagged
 from r1distill.pipeline import names_of_run
 from r1distill.recipe import Recipe, as_given, merged, refuse_rounding_for_nothing, validated
 from r1distill.run import Run
 from r1distill.store import write_json
+from r1distill.train.teacher_cache import MANIFEST, TeacherCache, differences
 from r1distill.train_sections import WITHOUT_VALIDATION, Train
 
 SAMPLED = ("generate", "verify")  # stages whose results are taken over
@@ -86,7 +89,7 @@ def take_over(source: Run, target: Run, tags: Path | None) -> None:
     """
     records = {name: source.record(name) for name in SAMPLED}
     if target.record("generate") != records["generate"]:
-        link_all([source.problems, *source.traces.glob("*.parquet"), *source.teacher_cache.glob("*")], source, target)
+        link_all([source.problems, *source.traces.glob("*.parquet"), *fitting_caches(source, target)], source, target)
         for other in target.traces.glob("*.parquet"):
             if not (source.traces / other.name).exists():
                 other.unlink()  # a link to what an earlier sampling had made
@@ -98,6 +101,19 @@ def take_over(source: Run, target: Run, tags: Path | None) -> None:
         link(tags, target.tags)
         if (report := tags.with_name("contamination.json")).exists():
             link(report, target.folder / report.name)
+
+
+def fitting_caches(source: Run, target: Run) -> list[Path]:
+    """Files of the distributions that `target` would score alike; where an arm says others, it scores for itself."""
+    kl = target.recipe.train.kl
+    if kl is None or kl.online:
+        return []
+    found: list[Path] = []
+    for name, recipe in (recipes_of(target.recipe) or {"": target.recipe}).items():
+        folder = source.teacher_cache / name
+        if (folder / MANIFEST).is_file() and not differences(TeacherCache(folder).manifest, wanted_manifest(recipe)):
+            found += folder.glob("*")
+    return found
 
 
 def link_all(paths: list[Path], source: Run, target: Run) -> None:

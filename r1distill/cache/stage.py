@@ -4,7 +4,7 @@ import importlib
 import itertools
 import time
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +96,11 @@ def check_teacher(recipe: Recipe) -> tuple[Any, Teacher]:
     if settings.source == "transformers":
         teacher = replace(teacher, vocabulary_rows=shared_rows(recipe, scorer))
     return tokenizer, teacher
+
+
+def wanted_manifest(recipe: Recipe) -> dict[str, Any]:
+    """What the manifest of a cache says that can be continued, or trained on, with the recipe."""
+    return manifest_of(recipe) if recipe.cache.source == "generation" else asdict(check_teacher(recipe)[1])
 
 
 def shared_rows(recipe: Recipe, scorer: Scorer) -> int:

@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from r1distill.chain_sections import OnPolicy
 from r1distill.errors import UserError
 from r1distill.recipe import Recipe, as_given, merged, validated
 from r1distill.run import Run
-from r1distill.train_sections import WITHOUT_VALIDATION, Train
+from r1distill.train_sections import WITHOUT_VALIDATION
 
 LATER = ("on_policy", "quantized")  # whom [on_policy] and [quantize] make
 # where [train] names a teacher, and what [cache] says of the model that scores and how it is opened
@@ -131,22 +130,32 @@ def round_recipe(recipe: Recipe, before: Run, number: int) -> Recipe:
         "eval": {"models": ["student"]},
         "train": {
             **dict.fromkeys(LEFT_OUT), "student": str(before.student), "revision": None, "label_smoothing": 0.0,
-            "qat": {"start": 0.0} if train.qat else None, "args": args_of_rounds(train, settings),
+            "qat": {"start": 0.0} if train.qat else None, "args": args_of_rounds(recipe),
         },
     }  # fmt: skip
     tables = merged(as_given(whole), changes)
     tables["train"]["kl"] = {
         "alpha": 0.0, "temperature": 1.0, "divergence": settings.divergence, "online": teacher_of_rounds(recipe),
-        "cross_tokenizer": settings.cross_tokenizer,
+        "cross_tokenizer": cross_tokenizer_of_rounds(recipe),
     }  # fmt: skip
     return validated(Recipe, tables, Path("[on_policy]"))
 
 
-def args_of_rounds(train: Train, settings: OnPolicy) -> dict[str, Any]:
+def args_of_rounds(recipe: Recipe) -> dict[str, Any]:
     """Those of the training and of [on_policy]: without a validation split, and with another tokenizer without packs."""
-    without = dict.fromkeys(PACKING, False) if settings.cross_tokenizer else {}
+    settings, train = recipe.on_policy, recipe.train
+    assert settings
+    without = dict.fromkeys(PACKING, False) if cross_tokenizer_of_rounds(recipe) else {}
     args = {**train.args, **{name: value for name, value in without.items() if name in train.args}, **settings.args}
     return {**args, **{name: value for name, value in WITHOUT_VALIDATION.items() if name in args}}
+
+
+def cross_tokenizer_of_rounds(recipe: Recipe) -> str | None:
+    """The way of [on_policy], or that of [train.kl] where its teacher goes on teaching."""
+    settings, kl = recipe.on_policy, recipe.train.kl
+    assert settings
+    is_same = kl is not None and kl.online == teacher_of_rounds(recipe)
+    return settings.cross_tokenizer or (kl.cross_tokenizer if kl and is_same else None)
 
 
 def teacher_of_rounds(recipe: Recipe) -> str:

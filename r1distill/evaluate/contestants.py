@@ -47,10 +47,11 @@ def contestant_of(run: Run, entry: str) -> Contestant:
     recipe = run.recipe
     if entry == "teacher":
         teacher = recipe.teacher
-        return Contestant(entry, teacher.model, teacher.revision or "", partial(teacher_backend, teacher, 0))
+        version = version_of(Candidate(model=teacher.model, revision=teacher.revision))
+        return Contestant(entry, teacher.model, version, partial(teacher_backend, teacher, 0))
     if entry == "base":
         base = Candidate(model=recipe.train.student, revision=recipe.train.revision)
-        return Contestant(entry, base.model, base.revision or "", partial(engine_of, recipe, base, "train.student"))
+        return Contestant(entry, base.model, version_of(base), partial(engine_of, recipe, base, "train.student"))
     if entry in MADE_BY:
         made = student_of(run) if entry == "student" else Candidate(model=str(run.model(entry)))
         version = (run.record(MADE_BY[entry]) or {})["finished_at"]

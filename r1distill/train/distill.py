@@ -52,6 +52,7 @@ class DistillTrainer(SFTTrainer):
         **kwargs: Any,
     ) -> None:
         self.settings, self.kl, self.cache, self.cross = settings, settings.kl, cache, cross
+        self.sums: dict[str, dict[str, list[float]]] = {"train": {}, "eval": {}}
         super().__init__(**kwargs)
         bare = base_of(self.model)
         self.refuse_unsound()
@@ -236,29 +237,36 @@ class DistillTrainer(SFTTrainer):
         self._created_lr_scheduler = True
         return self.lr_scheduler
 
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Means are of all tokens since the last time: parts of a batch have not equally many, and some none of a teacher's."""
+        mode = "train" if self.model.training else "eval"  # type: ignore[union-attr]
+        for name, (total, count) in self.sums[mode].items():
+            self._metrics[mode][name] = [total / max(count, 1)]
+        self.sums[mode].clear()
+        super().log(logs, start_time)
+
     def record(self, mode: str, outputs: LossOutput, weights: Weights, inputs: dict[str, Any]) -> None:
         names = ("nll_sum", "kl_sum", "n_tokens", "n_teacher_tokens", "teacher_mass_sum", "n_correct", "entropy_sum")
         read = inputs["attention_mask"].sum() if "attention_mask" in inputs else inputs["input_ids"].numel()
         inside = [f"{name}_sum" for name in ("hidden", "attention") if getattr(self.settings, name) is not None]
         found = [outputs[name].detach().double() for name in (*names, *inside)]
         found.append(torch.as_tensor(read).to(outputs.n_tokens))
-        sums = self.accelerator.reduce(torch.stack(found), "sum").tolist()  # type: ignore[union-attr]
-        nll, kl, n, n_teacher, mass, correct, entropy, *inner, tokens = sums
+        over_all = self.accelerator.reduce(torch.stack(found), "sum").tolist()  # type: ignore[union-attr]
+        nll, kl, n, n_teacher, mass, correct, entropy, *inner, tokens = over_all
         metrics = self._metrics[mode]
         if self.watch is not None and mode == "train":
             self.watch.add(nll, correct, n)
-        metrics["ce"].append(nll / max(n, 1))
-        metrics["entropy"].append(entropy / max(n, 1))
-        metrics["mean_token_accuracy"].append(correct / max(n, 1))
+        means = {"ce": (nll, n), "entropy": (entropy, n), "mean_token_accuracy": (correct, n)}
         if self.kl is not None:
-            metrics["kl"].append(kl / max(n_teacher, 1))
-            metrics["teacher_mass"].append(mass / max(n_teacher, 1))
-            metrics["teacher_share"].append(n_teacher / max(n, 1))
+            means |= {"kl": (kl, n_teacher), "teacher_mass": (mass, n_teacher), "teacher_share": (n_teacher, n)}
             metrics["alpha"].append(weights.alpha)
             metrics["temperature"].append(weights.temperature)
-        for name in ("hidden", "attention"):
-            if getattr(self.settings, name) is not None:
-                metrics[name].append(inner.pop(0) / max(n, 1))
+        means |= {
+            name: (inner.pop(0), n) for name in ("hidden", "attention") if getattr(self.settings, name) is not None
+        }
+        for name, (total, count) in means.items():
+            sums = self.sums[mode].setdefault(name, [0.0, 0.0])
+            sums[0], sums[1] = sums[0] + total, sums[1] + count
         if mode == "train":
             self._total_train_tokens += int(tokens) // self.get_tp_size()
         metrics["num_tokens"] = [self._total_train_tokens]
