@@ -103,6 +103,21 @@ def test_the_loss_is_the_slow_formula_over_all_tokens_of_the_batch(tmp_path, mod
     assert logged["teacher_share"] == pytest.approx((n - len(LENGTHS)) / n)
 
 
+def test_what_is_logged_is_of_all_tokens_of_a_step_however_the_batch_is_cut(tmp_path, model):
+    cache, _ = make_cache(tmp_path / "cache", model.config.vocab_size)
+    logged = []
+    for size in (1, 8):
+        trainer = make(
+            model, tmp_path / str(size), cache, Kl(alpha=0.3), per_device_train_batch_size=size,
+            gradient_accumulation_steps=8 // size,
+        )  # fmt: skip
+        trainer.train()
+        logged.append(trainer.state.log_history[0])
+    for name in ("ce", "kl", "teacher_mass", "teacher_share", "entropy", "mean_token_accuracy"):
+        assert logged[0][name] == pytest.approx(logged[1][name], rel=1e-5), name
+    assert logged[0]["loss"] == pytest.approx(0.3 * logged[0]["ce"] + 0.7 * logged[0]["kl"], rel=1e-4)
+
+
 def test_a_cache_of_whole_distributions_is_exact_at_its_temperatures(tmp_path, model):
     """The tail at 2 and 4 is that of the whole logits, and the step takes the one of its own temperature."""
     grid = dataclasses.replace(TEACHER, source="transformers", temperatures=(2.0, 4.0))
