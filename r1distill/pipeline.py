@@ -50,7 +50,6 @@ class Stage:
     after: str | None
     sections: tuple[str, ...]
     outputs: tuple[str, ...]  # names in the run folder that a redo sets aside
-    growing: tuple[str, ...] = ()  # those too, but only where its own settings changed: what is in them is used again
 
 
 def on_policy(run: Run, clock: Clock) -> dict[str, Any]:
@@ -87,7 +86,8 @@ STAGES = (
         ("filter", "contamination"),
         ("decisions.parquet", "funnel.json", "dataset"),
     ),
-    Stage("cache", cache_stage, "filter", ("cache",), (), (TEACHER_CACHE,)),
+    # what was scored is used again, unless it is of others (caches_of_others)
+    Stage("cache", cache_stage, "filter", ("cache",), ()),
     # the student that is cut, and how the traces are read that it is measured on, are keys of [train]
     Stage("prune", prune_stage, "filter", ("prune",), ("pruned",)),
     Stage("train", train_stage, "filter", ("train",), ("student",)),
@@ -322,7 +322,7 @@ def status_of(run: Run, name: str) -> tuple[Status, Status | None]:
 def run_stage(run: Run, status: Status) -> None:
     stage = status.stage
     if status.state == "outdated":
-        set_aside(run, stage, growing=status.changed)
+        set_aside(run, stage, changed=status.changed)
     after = predecessor(stage, run.recipe)
     upstream = run.record(after) if after else None
     record: dict[str, Any] = {
@@ -368,11 +368,11 @@ def refuse_other_recipe(run: Run, redo: bool, may_change: tuple[str, ...] = ()) 
         )
 
 
-def set_aside(run: Run, stage: Stage, *, growing: bool = True) -> None:
-    """Move what an outdated stage made to superseded/, so that nothing computed is lost; what is `growing` if asked."""
+def set_aside(run: Run, stage: Stage, *, changed: bool = True) -> None:
+    """Move what an outdated stage made to superseded/, so that nothing computed is lost. `changed`: by its own settings."""
     target = run.folder / "superseded" / f"{stage.name}-{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**6}"
-    also = caches_of_others(run) if stage.name == "cache" else stage.growing
-    for name in (*stage.outputs, *(also if growing else ()), f"stages/{stage.name}.json"):
+    scores = caches_of_others(run) if stage.name == "cache" and changed else []
+    for name in (*stage.outputs, *scores, f"stages/{stage.name}.json"):
         if stage.name == "generate" and name == TEACHER_CACHE and run.recipe.cache.source != "generation":
             continue  # it was scored, and stays good when there are more samples
         source = run.folder / name

@@ -81,7 +81,7 @@ def preflight(recipe: Recipe, names: Sequence[str], made: Collection[Path] = ())
     if "quantize" in names:
         require_packages("quantize", "torch", "transformers", "compressed_tensors")
     if "train" in names and recipe.train.qat:
-        require_packages("[train.qat]", "torchao")
+        require_packages("[train.qat]", "torchao", "compressed_tensors")
     if "train" in names:
         require_packages("train", "torch", "transformers", "trl", "peft", "datasets", "accelerate")
         check_model(recipe.train.student, "train.student")

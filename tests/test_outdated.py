@@ -31,7 +31,7 @@ def put_aside(run: Run) -> list[str]:
     """The names of the caches that are left after what a changed recipe does to the stage `cache`."""
     [status] = [each for each in statuses(run) if each.stage.name == "cache"]
     assert (status.state, status.changed) == ("outdated", True)
-    set_aside(run, status.stage, growing=status.changed)
+    set_aside(run, status.stage, changed=status.changed)
     return sorted(path.name for path in run.teacher_cache.glob("*")) if run.teacher_cache.exists() else []
 
 

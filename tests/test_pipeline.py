@@ -240,7 +240,7 @@ def test_what_was_scored_stays_while_only_the_kept_traces_change(tmp_path: Path)
         status.stage.name: status for status in statuses(small_run(tmp_path, **SCORED, filter={"max_per_problem": 2}))
     }
     assert (looser["cache"].state, looser["cache"].changed) == ("outdated", False)
-    set_aside(run, looser["cache"].stage, growing=looser["cache"].changed)
+    set_aside(run, looser["cache"].stage, changed=looser["cache"].changed)
     assert (run.teacher_cache / "00000.arrow").exists()
     set_aside(run, STAGES[0])  # more samples
     assert (run.teacher_cache / "00000.arrow").exists()
@@ -248,7 +248,7 @@ def test_what_was_scored_stays_while_only_the_kept_traces_change(tmp_path: Path)
     another = small_run(tmp_path, train={"kl": {}}, cache={"source": "transformers", "temperatures": [2.0]})
     status = next(status for status in statuses(another) if status.stage.name == "cache")
     assert status.changed
-    set_aside(another, status.stage, growing=status.changed)
+    set_aside(another, status.stage, changed=status.changed)
     assert not run.teacher_cache.exists()
     assert [path.read_text() for path in run.folder.glob("superseded/cache-*/teacher_cache/00000.arrow")] == ["scores"]
 

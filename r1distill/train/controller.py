@@ -68,11 +68,11 @@ def observe(state: State, settings: Controller, step: int, found: dict[str, floa
     """(state, score, whether it acts) after optimizer step `step`, from 1. `found`: gradient_norm, loss and sparsity of it.
 
     score = sum w_i z_i / sum w_i over the signals, z_i = (x_i - m_i) / s_i with mean and deviation of the steps before.
-    Gradient norm and loss variance are positive and heavy-tailed, so x is their logarithm; one loss has no variance, and the
-    signal begins with the second. It acts where the score is over
-    `threshold`, it is armed and the cool-down is over; it is armed again below `release`, and as many calm steps as a
-    cool-down has take one action back. After the warm-up a value moves the mean by no more than one at the threshold does;
-    what is not finite is a score of infinity and moves it not at all.
+    Gradient norm and loss variance are positive and heavy-tailed, so x is their logarithm; one loss has no variance, and that
+    signal begins with the second. It acts where the score is over `threshold`, it is armed and the cool-down is over; it is
+    armed again below `release`, and as many calm steps as a cool-down has take one action back. After the warm-up a value
+    moves the mean by no more than one at the threshold does; what is not finite is a score of infinity and moves it not at
+    all.
     """
     loss = state.loss.after(found["loss"], 10) if math.isfinite(found["loss"]) else state.loss
     values = {
@@ -81,7 +81,8 @@ def observe(state: State, settings: Controller, step: int, found: dict[str, floa
         "sparsity": found.get("sparsity", 0.0),
     }
     weights = {name: weight for name, weight in settings.signals.model_dump().items() if weight}
-    if loss.count == 1:  # a variance of 0 would be the least value that the signal ever has
+    is_first = loss.count == 1 and math.isfinite(found["loss"])
+    if is_first:  # a variance of 0 would be the least value that the signal ever has
         weights.pop("loss_variance", None)
     known = {name: state.signals.get(name, Running()) for name in weights}
     score = math.inf
