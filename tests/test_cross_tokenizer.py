@@ -119,7 +119,7 @@ def test_tokens_are_shared_by_their_bytes_and_end_tokens_by_what_they_do() -> No
         assert number == ends[0] or ours.of_id[number] == theirs.of_id[same]
     assert pairs[ids["Ġthe"]] == other_ids["▁the"]
     assert pairs[ids["1"]] == other_ids["1"]  # and not <0x31>, which is never written
-    assert dict(zip(*shared_ids(theirs, ours, ends[::-1]), strict=True))[other_ids["1"]] == ids["1"]
+    assert dict(zip(*shared_ids(theirs, ours, (ends[1], ends[0])), strict=True))[other_ids["1"]] == ids["1"]
     assert pairs[ids["Ċ"]] == other_ids["<0x0A>"]
     assert len(pairs) == 1 + len(set(ours.of_id.values()) & set(theirs.of_id.values()))
 
