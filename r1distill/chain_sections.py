@@ -51,7 +51,7 @@ class OnPolicy(Section):
     divergence: Literal["forward", "reverse", "jensen_shannon"] = "reverse"
     """KL(student || teacher) by default, which draws the student to what the teacher finds likely."""
     cross_tokenizer: Literal["aligned", "uld"] | None = None
-    """For a teacher with another tokenizer, as in [train.kl], and absent as there where the teacher is train.kl.online; the
-    rounds do not pack then."""
+    """For a teacher with another tokenizer, as in [train.kl]; the rounds do not pack then. Where the teacher is that of
+    train.kl.online, its cross_tokenizer is the default."""
     args: dict[str, Any] = {}
     """Over train.args: a tenth of its learning rate is usual. There is no validation split to look at."""

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from r1distill.cache.settings import manifest_of, recipes_of, scorer_of, why_not_scored
+from r1distill.cache.settings import manifest_of, scorer_of, scoring_recipes, why_not_scored
 from r1distill.cache.stage import cache_stage
 from r1distill.console import clock as clock_text
 from r1distill.console import library_output_to, say
@@ -183,7 +183,7 @@ def inputs_of(stage: Stage, recipe: Recipe) -> dict[str, Any]:
 
 def flatten_scorers(recipe: Recipe, into: dict[str, Any]) -> None:
     """Who scores, and with [[teachers]] what each of them does."""
-    for name, each in (recipes_of(recipe) or {"": recipe}).items():
+    for name, each in scoring_recipes(recipe).items():
         which = f"cache.{name}" if name else "cache"
         flatten(which, {**manifest_of(each), "tokenizer": scorer_of(each).tokenizer}, into)
     for teacher in recipe.teachers:

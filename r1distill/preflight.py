@@ -67,7 +67,7 @@ def preflight(recipe: Recipe, names: Sequence[str], made: Collection[Path] = ())
         load_judge_prompt(recipe.verify.judge.prompt)
     if "cache" in names and recipe.cache.source != "generation":
         require_packages("cache", "torch", "transformers")
-        for each in scoring_recipes(recipe):
+        for each in scoring_recipes(recipe).values():
             scorer = scorer_of(each)
             check_model(scorer.model, scorer.key)
         if recipe.cache.source == "vllm":

@@ -136,12 +136,14 @@ class Recipe(Section):
     @model_validator(mode="after")
     def what_is_trained_with_rounding_is_rounded_so(self) -> "Recipe":
         qat, quantize = self.train.qat, self.quantize
-        if qat is not None and quantize is not None and qat.scheme != quantize.scheme:
+        if qat is None or quantize is None:
+            return self
+        if qat.scheme != quantize.scheme:
             raise ValueError(
                 f'train.qat.scheme = "{qat.scheme}" and quantize.scheme = "{quantize.scheme}": the student would be trained for '
                 "another rounding than it gets; set both to the same"
             )
-        if qat is not None and quantize is not None and set(qat.ignore) != set(quantize.ignore):
+        if set(qat.ignore) != set(quantize.ignore):
             raise ValueError(
                 f"train.qat.ignore = {qat.ignore} and quantize.ignore = {quantize.ignore}: layers would be trained for a "
                 "rounding that they do not get, or get one that they were not trained for; set both to the same"

@@ -34,6 +34,12 @@ fi
 if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
   python=$(find_python)
   rm -rf "$venv"
+  # 4.7 GB when done and 5.7 GB on the way, for a CPU; pip would say so after minutes, as "No space left on device"
+  free=$(df -Pm "$root" | awk 'NR == 2 { print $4 }')
+  if [ "$free" -lt 6000 ]; then
+    echo "setup: $free MB free on the disk of $root, and the packages take 6000 MB and more; free some, or put the checkout elsewhere" >&2
+    exit 2
+  fi
   if ! "$python" -m venv "$venv"; then
     rm -rf "$venv"
     echo "setup: $python cannot make a virtual environment; on Debian and Ubuntu: apt-get install python3-venv" >&2

@@ -59,12 +59,16 @@ def test_an_adapter_is_a_model_of_its_own_and_each_training_of_it_too(tmp_path: 
     assert (second.model, second.version != first.version) == (first.model, True)
 
 
-@pytest.mark.parametrize("place", [0, (3 << 20) - 1])
-def test_the_fingerprint_sees_other_weights_and_no_other_place(tmp_path: Path, place: int) -> None:
-    weights = bytearray(3 << 20)
+@pytest.mark.parametrize(
+    "place",
+    [slice(0, 1), slice((9 << 20) - 1, 9 << 20), slice(4 << 20, 5 << 20)],
+    ids=["the first byte", "the last byte", "a tensor in the middle"],
+)
+def test_the_fingerprint_sees_other_weights_and_no_other_place(tmp_path: Path, place: slice) -> None:
+    weights = bytearray(9 << 20)
     first = fingerprint(model_folder(tmp_path / "a", bytes(weights)))
     assert fingerprint(model_folder(tmp_path / "b", bytes(weights))) == first
-    weights[place] = 1
+    weights[place] = b"1" * (place.stop - place.start)
     assert fingerprint(model_folder(tmp_path / "b", bytes(weights))) != first
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from r1distill.ablate_section import Arm, false_is_absent
-from r1distill.cache.settings import recipes_of
+from r1distill.cache.settings import scoring_recipes
 from r1distill.cache.stage import wanted_manifest
 from r1distill.filter.tagging import is_tagged
 from r1distill.pipeline import names_of_run
@@ -109,7 +109,7 @@ def fitting_caches(source: Run, target: Run) -> list[Path]:
     if kl is None or kl.online:
         return []
     found: list[Path] = []
-    for name, recipe in (recipes_of(target.recipe) or {"": target.recipe}).items():
+    for name, recipe in scoring_recipes(target.recipe).items():
         folder = source.teacher_cache / name
         if (folder / MANIFEST).is_file() and not differences(TeacherCache(folder).manifest, wanted_manifest(recipe)):
             found += folder.glob("*")

@@ -37,19 +37,17 @@ def scorer_of(recipe: Recipe) -> Scorer:
     return Scorer(model, revision, key, model, revision, key)
 
 
-def recipes_of(recipe: Recipe) -> dict[str, Recipe]:
-    """By the name of its cache, the recipe as it would be for each of [[teachers]] alone; {} without any."""
+def scoring_recipes(recipe: Recipe) -> dict[str, Recipe]:
+    """By the folder below teacher_cache, the recipe as it would be for each of [[teachers]] alone.
+
+    Without any, the recipe itself, in which one scores, by "": its cache is the folder teacher_cache.
+    """
     found = {}
     for teacher in recipe.teachers:
         changes = {"model": teacher.model, "revision": teacher.revision, "tokenizer": teacher.tokenizer}
         cache = recipe.cache.model_copy(update=changes)
         found[teacher.name] = recipe.model_copy(update={"cache": cache, "teachers": []})
-    return found
-
-
-def scoring_recipes(recipe: Recipe) -> list[Recipe]:
-    """Of each of [[teachers]] in their order, or the recipe itself, in which one scores."""
-    return list(recipes_of(recipe).values()) or [recipe]
+    return found or {"": recipe}
 
 
 def engine_of(recipe: Recipe) -> dict[str, Any]:

@@ -14,9 +14,9 @@ from r1distill.cache.settings import (
     engine_of,
     manifest_of,
     open_fitting,
-    recipes_of,
     refuse_other_vocabulary,
     scorer_of,
+    scoring_recipes,
 )
 from r1distill.cache.traces import Item, Scores, kept_items, kept_keys
 from r1distill.console import Progress, console, say
@@ -43,7 +43,7 @@ def cache_stage(run: Run, clock: Clock) -> dict[str, Any]:
     refuse_idle(teachers, domains.values())
     weights = {each: weights_of(teachers, *each) for each in set(domains.values())}
     found: dict[str, Any] = {}
-    for place, (name, recipe) in enumerate(recipes_of(run.recipe).items()):
+    for place, (name, recipe) in enumerate(scoring_recipes(run.recipe).items()):
         taught = {key for key in keys if weights[domains[key[0]]][place]}
         say(f"  {name}: {recipe.cache.model}")
         found[name] = cache_of(Run(recipe), clock, run.teacher_cache / name, taught)

@@ -163,7 +163,7 @@ def check_divergence(recipe: Recipe, student: Model) -> list[Finding]:
         return check_tokens_of(student, train.online_section, name, None, "the teacher in the training")
     if train.kl is None:
         return []
-    scorers = [scorer_of(each) for each in scoring_recipes(recipe)]
+    scorers = [scorer_of(each) for each in scoring_recipes(recipe).values()]
     return [
         finding
         for each in scorers

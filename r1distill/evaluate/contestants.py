@@ -16,7 +16,9 @@ from r1distill.run import Run
 from r1distill.sections import MADE_BY, ROLES, Candidate, Teacher
 from r1distill.store import file_sha256
 
-ENDS = 1 << 20  # bytes of a file of weights that are read at either end
+# of a file of weights so many blocks are read, of so many bytes, from end to end: its beginning and end alone are embeddings and
+# norms, which a short training may leave as they are
+BLOCKS, BLOCK = 64, 1 << 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +92,15 @@ def version_of(candidate: Candidate) -> str:
 
 
 def fingerprint(folder: Path) -> str:
-    """Of the weights of a model: name, size, beginning and end of each file. The whole of them would take minutes."""
+    """Of the weights of a model: name, size and some blocks of each file. The whole of them would take minutes."""
     found = hashlib.sha256()
     for file in sorted(folder.glob("*.safetensors")) + sorted(folder.glob("*.bin")):
         size = file.stat().st_size
         with file.open("rb") as opened:
-            found.update(f"{file.name} {size} ".encode() + opened.read(ENDS))
-            opened.seek(max(size - ENDS, 0))
-            found.update(opened.read())
+            found.update(f"{file.name} {size} ".encode())
+            for place in range(BLOCKS):
+                opened.seek(max(size - BLOCK, 0) * place // (BLOCKS - 1))
+                found.update(opened.read(BLOCK))
     for name in ("config.json", "adapter_config.json", "chat_template.jinja", "tokenizer_config.json"):
         if (folder / name).is_file():
             found.update(file_sha256(folder / name).encode())

@@ -195,8 +195,9 @@ class Watch(TrainerCallback, ExportableState):
             "actions": float(self.now.notches),
             "error": self.found["error"],
             "error_bound": bound,
-            **{name: value for name, value in self.found.items() if name == "sparsity"},
         }
+        if "sparsity" in self.found:
+            logged["sparsity"] = self.found["sparsity"]
         for name, value in logged.items():
             self.metrics[f"controller/{name}"].append(value)
         if acts and state.is_world_process_zero:

@@ -248,8 +248,8 @@ class DistillTrainer(SFTTrainer):
     def record(self, mode: str, outputs: LossOutput, weights: Weights, inputs: dict[str, Any]) -> None:
         names = ("nll_sum", "kl_sum", "n_tokens", "n_teacher_tokens", "teacher_mass_sum", "n_correct", "entropy_sum")
         read = inputs["attention_mask"].sum() if "attention_mask" in inputs else inputs["input_ids"].numel()
-        inside = [f"{name}_sum" for name in ("hidden", "attention") if getattr(self.settings, name) is not None]
-        found = [outputs[name].detach().double() for name in (*names, *inside)]
+        inside = [name for name in ("hidden", "attention") if getattr(self.settings, name) is not None]
+        found = [outputs[name].detach().double() for name in (*names, *(f"{name}_sum" for name in inside))]
         found.append(torch.as_tensor(read).to(outputs.n_tokens))
         over_all = self.accelerator.reduce(torch.stack(found), "sum").tolist()  # type: ignore[union-attr]
         nll, kl, n, n_teacher, mass, correct, entropy, *inner, tokens = over_all
@@ -261,9 +261,7 @@ class DistillTrainer(SFTTrainer):
             means |= {"kl": (kl, n_teacher), "teacher_mass": (mass, n_teacher), "teacher_share": (n_teacher, n)}
             metrics["alpha"].append(weights.alpha)
             metrics["temperature"].append(weights.temperature)
-        means |= {
-            name: (inner.pop(0), n) for name in ("hidden", "attention") if getattr(self.settings, name) is not None
-        }
+        means |= {name: (total, n) for name, total in zip(inside, inner, strict=True)}
         for name, (total, count) in means.items():
             sums = self.sums[mode].setdefault(name, [0.0, 0.0])
             sums[0], sums[1] = sums[0] + total, sums[1] + count

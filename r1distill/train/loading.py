@@ -23,7 +23,7 @@ TEACHER_KEY = "the teacher of train.kl.online, train.hidden or train.attention"
 
 def cache_folders(run: Run) -> list[Path]:
     """Of the teacher's distributions; with [[teachers]] one for each."""
-    return [run.teacher_cache / teacher.name for teacher in run.recipe.teachers] or [run.teacher_cache]
+    return [run.teacher_cache / name for name in scoring_recipes(run.recipe)]
 
 
 def open_cache(run: Run, tokenizer: PreTrainedTokenizerBase) -> TeacherCache | SeveralTeachers:
@@ -31,8 +31,8 @@ def open_cache(run: Run, tokenizer: PreTrainedTokenizerBase) -> TeacherCache | S
     recipe = run.recipe
     its_sha256 = vocabulary_sha256(tokenizer.get_vocab())
     caches = []
-    for folder, each in zip(cache_folders(run), scoring_recipes(recipe), strict=True):
-        cache = open_fitting(each, folder)
+    for name, each in scoring_recipes(recipe).items():
+        cache = open_fitting(each, run.teacher_cache / name)
         manifest = cache.manifest
         refuse_other_vocabulary(recipe.train.student, its_sha256, manifest["model"], manifest["vocabulary_sha256"])
         caches.append(cache)
