@@ -68,6 +68,20 @@ def test_texts_that_differ_are_not_aligned() -> None:
         groups_of([b"ab"], [b"a", b"c"])
 
 
+@given(st.lists(st.binary(min_size=1, max_size=4), min_size=1, max_size=8), st.data())
+def test_a_token_with_a_space_that_the_other_has_not_is_in_no_group_and_all_others_are(
+    words: list[bytes], data
+) -> None:
+    """SentencePiece puts one before every piece that it is given, on either side."""
+    put_in = [data.draw(st.lists(st.booleans(), min_size=len(words), max_size=len(words))) for _ in range(2)]
+    # words that begin otherwise, so that it is known which of two spaces was put in
+    words = [b"w" + word.replace(b" ", b"_") for word in words]
+    student, teacher = ([b" " * spaced + word for word, spaced in zip(words, side, strict=True)] for side in put_in)
+    groups = groups_of(student, teacher)
+    alike = [place for place, (ours, theirs) in enumerate(zip(*put_in, strict=True)) if ours == theirs]
+    assert groups == [Group(place, place, place, place) for place in alike]
+
+
 def byte_level(texts: list[str], size: int) -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -122,6 +136,31 @@ def test_tokens_are_shared_by_their_bytes_and_end_tokens_by_what_they_do() -> No
     assert dict(zip(*shared_ids(theirs, ours, (ends[1], ends[0])), strict=True))[other_ids["1"]] == ids["1"]
     assert pairs[ids["Ċ"]] == other_ids["<0x0A>"]
     assert len(pairs) == 1 + len(set(ours.of_id.values()) & set(theirs.of_id.values()))
+
+
+def test_of_two_tokens_of_the_same_bytes_the_one_that_is_written_is_shared() -> None:
+    """GPT-NeoX has its runs of spaces as plain and as added tokens, and writes the latter."""
+    runs = byte_level(["a    b  c"] * 5, 300)
+    assert "ĠĠĠ" in runs.get_vocab()
+    twice = byte_level(["a    b  c"] * 5, 300)
+    twice.add_tokens(["   "])
+    [written] = twice("   ", add_special_tokens=False)["input_ids"]
+    assert written != twice.get_vocab()["ĠĠĠ"]
+    one, other = TokenBytes(runs, "it"), TokenBytes(twice, "it")
+    ends = (runs.eos_token_id, twice.eos_token_id)
+    assert dict(zip(*shared_ids(one, other, ends), strict=True))[runs.get_vocab()["ĠĠĠ"]] == written
+    assert dict(zip(*shared_ids(other, one, ends[::-1]), strict=True))[written] == runs.get_vocab()["ĠĠĠ"]
+    both, same = shared_ids(other, other, (ends[1], ends[1]))
+    assert both == same == sorted(other.of_id)
+
+
+def test_runs_of_spaces_that_gemma_adds_are_spaces() -> None:
+    gemma = sentencepiece_like()
+    gemma.add_tokens(["▁▁", "▁▁▁"])
+    gemma.add_special_tokens({"additional_special_tokens": ["<start▁of▁turn>"]})
+    found, ids = TokenBytes(gemma, "it"), gemma.get_vocab()
+    assert (found.of_id[ids["▁▁"]], found.of_id[ids["▁▁▁"]]) == (b"  ", b"   ")
+    assert found.of_id[ids["<start▁of▁turn>"]] == "<start▁of▁turn>".encode()
 
 
 # ---------------------------------------------------------------- the loss
@@ -370,6 +409,27 @@ def test_sentencepiece_and_its_space_before_the_text_are_aligned_behind_a_forced
     found = Aligner.of(tokenizer, theirs).columns("?", reply, example, len(example.input_ids))[GROUPS]
     taught = [place for place, label in enumerate(example.labels) if label != -100]
     assert [place for group in found for place in range(group[0], group[1] + 1)] == taught
+
+
+@pytest.mark.parametrize("scheme", ["first", "always"])
+@pytest.mark.parametrize("template", [OPENED, OPENED.replace(" <think>\n", "")])
+def test_a_student_that_puts_spaces_before_its_pieces_is_aligned_too(scheme: str, template: str) -> None:
+    student, theirs = sentencepiece_like(), other_tokenizer()
+    student.backend_tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)  # type: ignore[arg-type]
+    student.add_special_tokens({"pad_token": "<pad>"})
+    prepare_tokenizer(student, OPENED.replace("<end>", "</s>").replace(" <think>\n", ""), None, None)
+    prepare_tokenizer(theirs, template, None, None)
+    reply = tiny_model.reply(tiny_model.PROBLEMS[0])
+    example = render_example(student, "?", reply, "<think>\n")
+    aligner = Aligner.of(student, theirs)
+    columns = aligner.columns("?", reply, example, len(example.input_ids))
+    taught = [place for place, label in enumerate(example.labels) if label != -100]
+    covered = [place for group in columns[GROUPS] for place in range(group[0], group[1] + 1)]
+    assert covered == sorted(set(covered))
+    assert len(taught) - len(covered) < 16  # the opening of the reply, and what a space was put before
+    for first, last, teacher_first, teacher_last in columns[GROUPS][:-1]:
+        mine = b"".join(aligner.student.of(example.input_ids[first : last + 1]))
+        assert mine == b"".join(aligner.teacher.of(columns[TEACHER_IDS][teacher_first : teacher_last + 1]))
 
 
 def trainer_of(folder: Path, student: Any, teacher: Any, tokenizer: Any, theirs: Any, way: Any, **changes: Any) -> Any:

@@ -120,7 +120,7 @@ def load_data(
         if not with_rows:
             raise UserError(
                 "train.kl.cross_tokenizer: no example reads the same in the tokens of both, so that nothing can be compared; the "
-                "teacher's template or tokenizer changes the reply, take another teacher"
+                "template or tokenizer of the teacher, or of the student, changes the reply: take others"
             )
     return Data(
         train=train.select_columns([*columns, *([PHASE] if shares else [])]),
