@@ -42,6 +42,8 @@ class OnPolicy(Section):
 
     teacher: str | None = None
     """Who judges every token, in the training itself: Hub id or folder; absent is train.kl.online, or teacher.model."""
+    revision: str | None = None
+    """Git revision of `teacher` on the Hub; absent without that is the revision of whoever it is then."""
     rounds: int = Field(default=2, ge=1)
     """How often the student is sampled anew and trained on that."""
     samples: int = Field(default=1, ge=1)
@@ -55,3 +57,12 @@ class OnPolicy(Section):
     train.kl.online, its cross_tokenizer is the default."""
     args: dict[str, Any] = {}
     """Over train.args: a tenth of its learning rate is usual. There is no validation split to look at."""
+
+    @model_validator(mode="after")
+    def revises_its_own(self) -> "OnPolicy":
+        if self.revision and not self.teacher:
+            raise ValueError(
+                f"revision = {self.revision} without a teacher: name it in on_policy.teacher, or set its own revision where it "
+                "is named"
+            )
+        return self

@@ -167,7 +167,7 @@ def plan_on_policy(recipe: Recipe) -> list[str]:
     problems = f"{settings.limit:,} problems" if settings.limit else "the problems"
     return [
         f"rounds    {settings.rounds}, {settings.samples} of the student's own samples for {problems} each",
-        f"teacher   {teacher_of_rounds(recipe)}, in the training; {settings.divergence} divergence alone",
+        f"teacher   {teacher_of_rounds(recipe)[0]}, in the training; {settings.divergence} divergence alone",
     ]
 
 

@@ -1,5 +1,7 @@
 """Turn the name of a model into what vLLM and transformers open: an embedded one, a folder, or a Hub id."""
 
+import functools
+import hashlib
 import importlib
 import re
 from pathlib import Path
@@ -7,8 +9,13 @@ from typing import Any
 
 from r1distill.errors import UserError, require_packages
 from r1distill.quickstart import embedded_model
+from r1distill.store import file_sha256, size_and_time
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+# of a file of weights so many blocks are read, of so many bytes, from end to end: its beginning and end alone are embeddings and
+# norms, which a short training may leave as they are
+BLOCKS, BLOCK = 64, 1 << 15
+DESCRIBED_IN = ("config.json", "adapter_config.json", "chat_template.jinja", "tokenizer_config.json")
 
 
 def resolve_model(name: str, key: str) -> str:
@@ -59,3 +66,33 @@ def check_model_name(name: str, key: str) -> None:
             f"{key} = {name}: no folder of that name, and not to be had from the Hub: {reason.rstrip('.')}; "
             "download it where the Hub can be reached, or give the folder where it is"
         ) from None
+
+
+def fingerprint(name: str) -> str | None:
+    """Of the model or adapter in a folder, which the next training may write into; None where `name` is no folder.
+
+    Of each file of weights its name, its size and some blocks: the whole of them would take minutes.
+    """
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        return None
+    found = hashlib.sha256()
+    for file in sorted(folder.glob("*.safetensors")) + sorted(folder.glob("*.bin")):
+        size, changed_ns = size_and_time(file)
+        content = blocks_sha256(file, size, changed_ns) if size > BLOCKS * BLOCK else file_sha256(file)
+        found.update(f"{file.name} {size} {content} ".encode())
+    for described in DESCRIBED_IN:
+        if (folder / described).is_file():
+            found.update(file_sha256(folder / described).encode())
+    return found.hexdigest()[:16]
+
+
+@functools.cache
+def blocks_sha256(file: Path, size: int, changed_ns: int) -> str:
+    """The state of the stages is asked for a dozen times, and a teacher may have hundreds of files."""
+    found = hashlib.sha256()
+    with file.open("rb") as opened:
+        for place in range(BLOCKS):
+            opened.seek(max(size - BLOCK, 0) * place // (BLOCKS - 1))
+            found.update(opened.read(BLOCK))
+    return found.hexdigest()

@@ -24,6 +24,7 @@ from r1distill.filter.card import IMPORTED
 from r1distill.filter.public_traces import LABELS
 from r1distill.filter.stage import filter_stage
 from r1distill.generate.journal import has_samples
+from r1distill.models import fingerprint
 from r1distill.preflight import preflight
 from r1distill.problems import files_of, local_path
 from r1distill.procedural import is_procedural, procedural_version
@@ -174,8 +175,14 @@ def inputs_of(stage: Stage, recipe: Recipe) -> dict[str, Any]:
         for teacher in recipe.teachers:
             flatten(f"teachers.{teacher.name}", teacher.model_dump(include={"weight", "domains"}), flat)
     is_read = stage.name == "train" or (stage.name == "prune" and recipe.prune is not None)
-    if is_read and (template := chat_template_text(recipe.train)):
-        flat["train.chat_template.sha256"] = hashlib.sha256(template.encode()).hexdigest()
+    if is_read:
+        if template := chat_template_text(recipe.train):
+            flat["train.chat_template.sha256"] = hashlib.sha256(template.encode()).hexdigest()
+        flatten("train.student.fingerprint", fingerprint(recipe.train.student), flat)
+    if stage.name == "train" and (teacher := recipe.train.online_teacher):
+        flatten("train.teacher.fingerprint", fingerprint(teacher), flat)
+    if stage.name == "on_policy" and recipe.on_policy and recipe.on_policy.teacher:
+        flatten("on_policy.teacher.fingerprint", fingerprint(recipe.on_policy.teacher), flat)
     if stage.name == "eval":
         flatten_models_and_tasks(recipe, flat)
     return flat

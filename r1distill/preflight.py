@@ -77,7 +77,7 @@ def preflight(recipe: Recipe, names: Sequence[str], made: Collection[Path] = ())
         require_packages("prune", "torch", "transformers")
         check_model(recipe.train.student, "train.student")
     if "on_policy" in names and recipe.on_policy:
-        check_model(teacher_of_rounds(recipe), "on_policy.teacher")
+        check_model(teacher_of_rounds(recipe)[0], "on_policy.teacher")
     if "quantize" in names:
         require_packages("quantize", "torch", "transformers", "compressed_tensors")
     if "train" in names and recipe.train.qat:

@@ -197,6 +197,8 @@ class Train(Section):
     """Save the student of a LoRA training whole, with the adapter in it (and the adapter beside it); false: the adapter alone."""
     kl: Kl | None = None
     """The divergence from the teacher; absent is plain fine-tuning."""
+    teacher_revision: str | None = None
+    """Git revision on the Hub of the teacher in the training: kl.online, hidden.teacher or attention.teacher."""
     hidden: Hidden | None = None
     """Absent compares no hidden states."""
     attention: Attention | None = None
@@ -235,6 +237,11 @@ class Train(Section):
                 raise ValueError(
                     f"[train.{name}] with train.kl.cross_tokenizer: states of other tokens cannot be compared; take one out"
                 )
+        if self.teacher_revision and not named:
+            raise ValueError(
+                f"train.teacher_revision = {self.teacher_revision}, and no teacher is in the training; the one of [teacher] has "
+                "teacher.revision"
+            )
         if self.qat is not None and self.peft is not None:
             raise ValueError(
                 "[train.qat] with [train.peft]: what is rounded is merged only later; train all weights, or take it out"

@@ -239,7 +239,28 @@ def test_what_was_a_technique_of_the_first_training_is_not_one_of_the_rounds(tmp
     [first] = rounds_of(Run(recipe))
     assert first.recipe.train.hidden is first.recipe.train.curriculum is None
     assert first.recipe.train.label_smoothing == 0
-    assert teacher_of_rounds(recipe) == "org/t"
+    assert teacher_of_rounds(recipe) == ("org/t", None)
+
+
+def test_the_revision_of_who_teaches_in_a_round_is_that_of_where_it_is_named(tmp_path: Path) -> None:
+    train: dict[str, Any] = {"student": "s", "kl": {"online": "org/t"}, "teacher_revision": "v2"}
+    teacher = {"model": "org/sampled", "revision": "v1"}
+    for changes, expected in (
+        ({"train": {"student": "s"}}, ("org/sampled", "v1")),
+        ({"train": train}, ("org/t", "v2")),
+        ({"train": train, "on_policy": {"teacher": "org/judge", "revision": "v3"}}, ("org/judge", "v3")),
+        ({"train": train, "on_policy": {"teacher": "org/judge"}}, ("org/judge", None)),
+    ):
+        rounds = rounds_of(Run(on_policy(tmp_path, **{"teacher": teacher, "on_policy": {}, **changes})))
+        for each in rounds:
+            assert each.recipe.train.kl is not None
+            assert (each.recipe.train.kl.online, each.recipe.train.teacher_revision) == expected
+    for changes, message in (
+        ({"on_policy": {"revision": "v3"}}, r"revision = v3 without a teacher: name it in on_policy.teacher"),
+        ({"on_policy": {}, "train": {"student": "s", "teacher_revision": "v2"}}, r"and no teacher is in the training"),
+    ):
+        with pytest.raises(ValidationError, match=message):
+            on_policy(tmp_path, **changes)
 
 
 def test_a_round_samples_the_student_as_it_speaks_and_keeps_every_answer(tmp_path: Path) -> None:
@@ -288,7 +309,7 @@ def test_a_teacher_behind_a_url_cannot_be_in_the_training(tmp_path: Path) -> Non
     with pytest.raises(UserError, match=r"the one of \[teacher\] is behind a URL; name one in on_policy.teacher"):
         teacher_of_rounds(on_policy(tmp_path, on_policy={}))
     local = on_policy(tmp_path, on_policy={}, teacher={"model": "org/teacher"})
-    assert teacher_of_rounds(local) == "org/teacher"
+    assert teacher_of_rounds(local) == ("org/teacher", None)
 
 
 def test_stages_follow_each_other_as_the_recipe_has_them(tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ import pytest
 from small_run import small_run
 
 from r1distill.errors import UserError
-from r1distill.evaluate.contestants import check_contestants, contestants_of, fingerprint
+from r1distill.evaluate.contestants import check_contestants, contestants_of
 from r1distill.generate.server import ServerBackend
+from r1distill.models import fingerprint
 from r1distill.run import Run
 from r1distill.store import write_json
 
@@ -33,7 +34,7 @@ def test_roles_folders_hub_ids_and_candidates_have_names_and_versions(tmp_path: 
     assert list(found) == ["base", "teacher", "student", "mine", "Other-7B", "r1"]
     assert (found["base"].model, found["base"].version) == ("org/base", "abc")
     assert (found["student"].model, found["student"].version) == (str(run.student), "now")
-    assert found["mine"].version == fingerprint(Path(folder))
+    assert found["mine"].version == fingerprint(str(folder))
     assert (found["Other-7B"].model, found["Other-7B"].version) == ("org/Other-7B", "")
     assert isinstance(found["r1"].open(), ServerBackend)
 
@@ -66,10 +67,10 @@ def test_an_adapter_is_a_model_of_its_own_and_each_training_of_it_too(tmp_path: 
 )
 def test_the_fingerprint_sees_other_weights_and_no_other_place(tmp_path: Path, place: slice) -> None:
     weights = bytearray(9 << 20)
-    first = fingerprint(model_folder(tmp_path / "a", bytes(weights)))
-    assert fingerprint(model_folder(tmp_path / "b", bytes(weights))) == first
+    first = fingerprint(str(model_folder(tmp_path / "a", bytes(weights))))
+    assert fingerprint(str(model_folder(tmp_path / "b", bytes(weights)))) == first
     weights[place] = b"1" * (place.stop - place.start)
-    assert fingerprint(model_folder(tmp_path / "b", bytes(weights))) != first
+    assert fingerprint(str(model_folder(tmp_path / "b", bytes(weights)))) != first
 
 
 def test_a_model_that_is_not_there_is_named_before_anything_is_loaded(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from small_run import jsonl, small_run
+from test_contestants import model_folder
 from test_pipeline import finish, why
 from test_several_teachers import cache as scored_by
 
@@ -172,3 +173,22 @@ def test_an_arm_is_given_the_distributions_that_it_would_score_alike(tmp_path: P
     assert not given(teacher={"model": "other"})
     assert not given(train={"kl": False})
     assert not given(train={"kl": {"online": "org/t"}})
+
+
+@pytest.mark.parametrize("key", ["student", "kl.online", "hidden.teacher", "on_policy"])
+def test_a_model_that_was_replaced_in_its_folder_is_trained_with_again(tmp_path: Path, key: str) -> None:
+    """As the student of an earlier run is, which teaches here: its name stays."""
+    folder = model_folder(tmp_path / "model")
+    train: dict[str, Any] = {"student": str(folder)} if key == "student" else {"student": "org/student"}
+    if "." in key:
+        section, name = key.split(".")
+        train[section] = {name: str(folder)}
+    tables: dict[str, Any] = {"train": train}
+    if key == "on_policy":
+        tables["on_policy"] = {"teacher": str(folder)}
+    run = small_run(tmp_path, **tables)
+    finish(run, *STAGE_NAMES)
+    stage = "on_policy" if key == "on_policy" else "train"
+    assert why(run)[stage] == ""
+    model_folder(tmp_path / "model", b"trained on")
+    assert "fingerprint" in why(run)[stage]

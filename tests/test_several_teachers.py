@@ -153,6 +153,29 @@ def test_who_ends_in_another_token_says_nothing_of_the_end(tmp_path: Path) -> No
     assert found[1, 8] == pytest.approx(0.9)
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_end_is_taught_by_who_ends_as_the_student_whoever_comes_first(tmp_path: Path, order: int) -> None:
+    first = cache(tmp_path, "a", {("p", 0): [{1: 0.6}, {8: 0.9}]}, [7, 8])
+    second = cache(tmp_path, "b", {("p", 0): [{2: 0.8}, {9: 0.5}]}, [7, 9])
+    several = SeveralTeachers(["a", "b"][::order], [first, second][::order], lambda problem: [0.5, 0.5], end=9)
+    assert list(several.numbering.tokens_of("p", 0)[0]) == [7, 9]  # type: ignore[index]
+    found = dense(several.gather(np.array([0, 1])))
+    assert found[0].nonzero()[0].tolist() == [1, 2]
+    assert found[1].nonzero()[0].tolist() == [9]
+
+
+def test_what_was_scored_for_another_recipe_counts_for_nothing(tmp_path: Path) -> None:
+    """Neither of a problem that its teacher does not teach any more, nor of one that is not there any more."""
+    stale = cache(tmp_path, "a", {("p", 0): [{1: 0.6}, {3: 0.9}], ("gone", 0): [{4: 0.5}]}, [5, 6])
+    fresh = cache(tmp_path, "b", {("p", 0): [{2: 0.8}, {3: 0.5}], ("q", 0): [{9: 0.5}]}, [7, 8])
+    weights = {"p": [0.0, 1.0], "q": [0.0, 1.0]}
+    several = SeveralTeachers(["a", "b"], [stale, fresh], lambda problem: weights.get(problem, [0.0, 0.0]))
+    assert list(several.numbering.tokens_of("p", 0)[0]) == [7, 8]  # type: ignore[index]
+    assert several.numbering.tokens_of("gone", 0) is None
+    assert several.taught == {"a": 0, "b": 2}
+    assert dense(several.gather(np.array([row_of(several, "p")])))[0].nonzero()[0].tolist() == [2]
+
+
 def test_a_teacher_of_no_problem_is_an_error_that_names_the_domains_there_are() -> None:
     problems = [("gsm8k", "math"), ("mbpp", "code")]
     refuse_idle([teacher("all"), teacher("math", 1, "math")], problems)
@@ -203,13 +226,18 @@ def test_each_teacher_scores_what_it_teaches_and_training_finds_it(
     pq.write_table(pa.Table.from_pylist(dataset), run.dataset / "train.parquet")
     data = load_data(
         run.dataset, tmp_path / "work", prepared(), prefill="<think>\n", max_length=256, overlong="drop", processes=None,
-        teacher_caches=cache_folders(run),
+        teacher_caches=cache_folders(run), taken=several.taken,
     )  # fmt: skip
     assert data.with_rows == len(kept)
     for teacher_row in data.train["teacher_row"]:
         rows = np.array([number for number in teacher_row if number != NO_ROW])
         assert len(rows) > 3
         assert (several.gather(rows).ids[:, 0] >= 0).all()
+
+    write_records(run.problems, Problem, problems[:4])  # as with a lower problems.limit
+    fewer = open_cache(run, tiny_model.make_tokenizer())
+    assert isinstance(fewer, SeveralTeachers)
+    assert {problem_id for problem_id, _ in fewer.numbering.places} == {problem.id for problem in problems[:4]}
 
 
 def prepared() -> Any:

@@ -66,6 +66,7 @@ def after(before: Run, tables: dict[str, Any]) -> dict[str, Any]:
     in_training = {
         name: {**train[name], key: str(before.student)} for name, key in IN_TRAINING if train[name] and train[name][key]
     }
+    in_training["teacher_revision"] = None
     if tables["teachers"]:  # they scored, so the one that is there now does, and nothing is kept while sampling
         generate = {**generate, "keep_distributions": False}
     return {
@@ -134,10 +135,12 @@ def round_recipe(recipe: Recipe, before: Run, number: int) -> Recipe:
         },
     }  # fmt: skip
     tables = merged(as_given(whole), changes)
+    teacher, revision = teacher_of_rounds(recipe)
     tables["train"]["kl"] = {
-        "alpha": 0.0, "temperature": 1.0, "divergence": settings.divergence, "online": teacher_of_rounds(recipe),
+        "alpha": 0.0, "temperature": 1.0, "divergence": settings.divergence, "online": teacher,
         "cross_tokenizer": cross_tokenizer_of_rounds(recipe),
     }  # fmt: skip
+    tables["train"]["teacher_revision"] = revision
     return validated(Recipe, tables, Path("[on_policy]"))
 
 
@@ -154,19 +157,20 @@ def cross_tokenizer_of_rounds(recipe: Recipe) -> str | None:
     """The way of [on_policy], or that of [train.kl] where its teacher goes on teaching."""
     settings, kl = recipe.on_policy, recipe.train.kl
     assert settings
-    is_same = kl is not None and kl.online == teacher_of_rounds(recipe)
+    is_same = kl is not None and kl.online == teacher_of_rounds(recipe)[0]
     return settings.cross_tokenizer or (kl.cross_tokenizer if kl and is_same else None)
 
 
-def teacher_of_rounds(recipe: Recipe) -> str:
-    """Raises UserError where nobody is named who can run in the training."""
-    settings = recipe.on_policy
+def teacher_of_rounds(recipe: Recipe) -> tuple[str, str | None]:
+    """Name and revision. Raises UserError where nobody is named who can run in the training."""
+    settings, train = recipe.on_policy, recipe.train
     assert settings
-    named = settings.teacher or recipe.train.online_teacher
-    if named:
-        return named
+    if settings.teacher:
+        return settings.teacher, settings.revision
+    if train.online_teacher:
+        return train.online_teacher, train.teacher_revision
     if recipe.teacher.backend == "vllm" and recipe.teacher.model:
-        return recipe.teacher.model
+        return recipe.teacher.model, recipe.teacher.revision
     raise UserError(
         "[on_policy] needs a teacher that runs in the training, and the one of [teacher] is behind a URL; name one in "
         "on_policy.teacher"

@@ -160,7 +160,9 @@ def check_divergence(recipe: Recipe, student: Model) -> list[Finding]:
     if (name := train.online_teacher) is not None:
         if train.kl is not None and train.kl.cross_tokenizer:
             return check_alignment(train, student, name)
-        return check_tokens_of(student, train.online_section, name, None, "the teacher in the training")
+        return check_tokens_of(
+            student, train.online_section, name, train.teacher_revision, "the teacher in the training"
+        )
     if train.kl is None:
         return []
     scorers = [scorer_of(each) for each in scoring_recipes(recipe).values()]

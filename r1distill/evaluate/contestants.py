@@ -1,6 +1,5 @@
 """Who is scored: the roles of a run, models by name, and adapters, each as something that can be opened and sampled."""
 
-import hashlib
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
@@ -9,16 +8,11 @@ from pathlib import Path
 from r1distill.errors import UserError
 from r1distill.generate.backend import Backend
 from r1distill.generate.stage import teacher_backend, vllm_backend
-from r1distill.models import check_model_name, resolve_model
+from r1distill.models import check_model_name, fingerprint, resolve_model
 from r1distill.prune.stage import with_pruned
 from r1distill.recipe import Recipe
 from r1distill.run import Run
 from r1distill.sections import MADE_BY, ROLES, Candidate, Teacher
-from r1distill.store import file_sha256
-
-# of a file of weights so many blocks are read, of so many bytes, from end to end: its beginning and end alone are embeddings and
-# norms, which a short training may leave as they are
-BLOCKS, BLOCK = 64, 1 << 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,26 +79,8 @@ def engine_of(recipe: Recipe, candidate: Candidate, key: str) -> Backend:
 def version_of(candidate: Candidate) -> str:
     """The revision, and of what lies in folders a fingerprint: the next training may write into the same ones."""
     parts = [candidate.revision] if candidate.revision else []
-    for folder in (candidate.model, candidate.adapter):
-        if folder is not None and Path(folder).expanduser().is_dir():
-            parts.append(fingerprint(Path(folder).expanduser()))
-    return " ".join(parts)
-
-
-def fingerprint(folder: Path) -> str:
-    """Of the weights of a model: name, size and some blocks of each file. The whole of them would take minutes."""
-    found = hashlib.sha256()
-    for file in sorted(folder.glob("*.safetensors")) + sorted(folder.glob("*.bin")):
-        size = file.stat().st_size
-        with file.open("rb") as opened:
-            found.update(f"{file.name} {size} ".encode())
-            for place in range(BLOCKS):
-                opened.seek(max(size - BLOCK, 0) * place // (BLOCKS - 1))
-                found.update(opened.read(BLOCK))
-    for name in ("config.json", "adapter_config.json", "chat_template.jinja", "tokenizer_config.json"):
-        if (folder / name).is_file():
-            found.update(file_sha256(folder / name).encode())
-    return found.hexdigest()[:16]
+    folders = (name for name in (candidate.model, candidate.adapter) if name is not None)
+    return " ".join([*parts, *filter(None, map(fingerprint, folders))])
 
 
 def check_contestants(recipe: Recipe, made: Collection[Path] = ()) -> None:

@@ -53,13 +53,15 @@ def load_data(
     overlong: str,
     processes: int | None,
     teacher_caches: Sequence[Path] = (),
+    taken: tuple[bytes, ...] = (),
     curriculum: Callable[[list[list[str]]], Plan] | None = None,
     aligner: Aligner | None = None,
 ) -> Data:
     """Raises UserError where an example is not taught as it should be, and for overlong ones with `overlong = "error"`.
 
-    With `teacher_caches` the examples are the very tokens that were sampled, and each knows its row there. A
-    `curriculum` makes an order of the pools of each example. With an `aligner` they have the tokens of another teacher too.
+    With `teacher_caches` the examples are the very tokens that were sampled, and each knows its row there; of several
+    caches `taken` is that of SeveralTeachers. A `curriculum` makes an order of the pools of each example. With an `aligner`
+    they have the tokens of another teacher too.
     """
     files = {
         split: str(folder / f"{split}.parquet")
@@ -77,7 +79,7 @@ def load_data(
     caches = tuple(teacher_caches)
 
     def to_ids(row: dict[str, Any], made_by: list[str]) -> dict[str, Any]:
-        example, rows = tokenised(row, tokenizer, prefill, caches)
+        example, rows = tokenised(row, tokenizer, prefill, caches, taken)
         found = checked(row, example, tokenizer, max_length if overlong == "truncate" else None)
         if curriculum is not None:
             found[POOLS] = pools_of(row.get(POOLS))
@@ -146,11 +148,11 @@ def of_splits(dataset: DatasetDict, column: str) -> Iterator[Any]:
 
 
 def tokenised(
-    row: dict[str, Any], tokenizer: Any, prefill: str, teacher_caches: tuple[Path, ...]
+    row: dict[str, Any], tokenizer: Any, prefill: str, teacher_caches: tuple[Path, ...], taken: tuple[bytes, ...]
 ) -> tuple[Example, list[int] | None]:
     """An example, and the row of each of its tokens in the caches where it has them."""
     if teacher_caches:
-        found = opened(teacher_caches).tokens_of(row["problem_id"], row["sample"])
+        found = opened(teacher_caches, taken).tokens_of(row["problem_id"], row["sample"])
         if found is not None:
             sampled, first = found[0].tolist(), found[1]
             with_rows = render_sampled(tokenizer, row["prompt"], row["completion"], prefill, sampled, first)
@@ -190,7 +192,7 @@ def checked(row: dict[str, Any], example: Example, tokenizer: Any, cut_at: int |
 
 
 @cache
-def opened(folders: tuple[Path, ...]) -> TeacherCache | Numbering:
+def opened(folders: tuple[Path, ...], taken: tuple[bytes, ...]) -> TeacherCache | Numbering:
     """One a process: they are memory-mapped and cannot be sent to another."""
     caches = [TeacherCache(folder) for folder in folders]
-    return caches[0] if len(caches) == 1 else Numbering(caches)
+    return Numbering(caches, taken) if taken else caches[0]

@@ -41,7 +41,12 @@ def open_cache(run: Run, tokenizer: PreTrainedTokenizerBase) -> TeacherCache | S
     domains = domains_of(run)
     refuse_idle(recipe.teachers, domains.values())
     names = [teacher.name for teacher in recipe.teachers]
-    return SeveralTeachers(names, caches, lambda problem_id: weights_of(recipe.teachers, *domains[problem_id]))
+    nobody = [0.0] * len(names)  # teaches a problem that was left out since it was scored
+
+    def weigh(problem_id: str) -> list[float]:
+        return weights_of(recipe.teachers, *domains[problem_id]) if problem_id in domains else nobody
+
+    return SeveralTeachers(names, caches, weigh, tokenizer.eos_token_id)
 
 
 def load_online_teacher(settings: Train, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
@@ -54,7 +59,7 @@ def load_online_teacher(settings: Train, tokenizer: PreTrainedTokenizerBase) -> 
     assert name
     path, trust = models.resolve_model(name, TEACHER_KEY), settings.trusts_remote_code
     if settings.kl is None or not settings.kl.cross_tokenizer:
-        theirs = models.load_tokenizer(name, None, TEACHER_KEY, trust_remote_code=trust)
+        theirs = models.load_tokenizer(name, settings.teacher_revision, TEACHER_KEY, trust_remote_code=trust)
         ours, other = (vocabulary_sha256(each.get_vocab()) for each in (tokenizer, theirs))
         refuse_other_vocabulary(settings.student, ours, name, other, settings.online_section)
         positions = positions_of(name, settings)
@@ -66,13 +71,17 @@ def load_online_teacher(settings: Train, tokenizer: PreTrainedTokenizerBase) -> 
     if is_deepspeed_zero3_enabled():
         raise UserError("train.kl.online with DeepSpeed ZeRO-3 is not supported: use FSDP2, or make a cache")
     with every_process_reads():
-        return AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, settings.dtype), **settings.model_args)
+        return AutoModelForCausalLM.from_pretrained(
+            path, revision=settings.teacher_revision, dtype=getattr(torch, settings.dtype), **settings.model_args
+        )
 
 
 def positions_of(name: str, settings: Train) -> int | None:
     """How many tokens the teacher can read; None where its config does not say."""
     path = models.resolve_model(name, TEACHER_KEY)
-    config = AutoConfig.from_pretrained(path, trust_remote_code=settings.trusts_remote_code)
+    config = AutoConfig.from_pretrained(
+        path, revision=settings.teacher_revision, trust_remote_code=settings.trusts_remote_code
+    )
     return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
@@ -82,7 +91,9 @@ def load_aligner(settings: Train, tokenizer: PreTrainedTokenizerBase) -> Aligner
         return None
     name = settings.online_teacher
     assert name
-    theirs = models.load_tokenizer(name, None, TEACHER_KEY, trust_remote_code=settings.trusts_remote_code)
+    theirs = models.load_tokenizer(
+        name, settings.teacher_revision, TEACHER_KEY, trust_remote_code=settings.trusts_remote_code
+    )
     if not theirs.chat_template:
         raise UserError(
             f"train.kl.online = {name}: its tokenizer has no chat template, so that it cannot be asked the problem; take the "

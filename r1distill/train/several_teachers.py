@@ -74,10 +74,37 @@ def refuse_idle(teachers: Sequence[ScoringTeacher], domains: Iterable[tuple[str,
             )
 
 
-class Numbering:
-    """The traces of several caches under one numbering, each with its tokens in the first cache that has it."""
+def read_in(caches: Sequence[TeacherCache], weigh: Weigh, end: int | None) -> list[bytes]:
+    """Of each cache a byte for each of its traces: 1 where the trace is read in the tokens that this cache has.
 
-    def __init__(self, caches: Sequence[TeacherCache]) -> None:
+    They are those of the first that teaches it, but where another that teaches it has the same and ends with `end`, the
+    student's end token, that one's: with the first's the end would not be taught. What a cache has of problems that its
+    teacher does not teach, or that are no longer there, was scored for another recipe and counts for nothing.
+    """
+    found = [bytearray(len(cache.traces)) for cache in caches]
+    for key in dict.fromkeys(key for cache in caches for key in cache.places):
+        tokens = {
+            place: cache.tokens_of(*key)[0]  # type: ignore[index]
+            for place, (cache, weight) in enumerate(zip(caches, weigh(key[0]), strict=True))
+            if weight and key in cache.places
+        }
+        if tokens:
+            first = next(iter(tokens.values()))
+            alike = [place for place, other in tokens.items() if is_alike(first, other)]
+            place = next((each for each in alike if len(first) and tokens[each][-1] == end), alike[0])
+            found[place][caches[place].places[key]] = 1
+    return [bytes(each) for each in found]
+
+
+def is_alike(first: NDArray[np.int32], second: NDArray[np.int32]) -> bool:
+    """Whether they are the same tokens but for the last."""
+    return len(first) == len(second) and np.array_equal(first[:-1], second[:-1])
+
+
+class Numbering:
+    """The traces of several caches under one numbering, each in the tokens of one of them (`read_in`)."""
+
+    def __init__(self, caches: Sequence[TeacherCache], taken: Sequence[bytes]) -> None:
         self.caches = list(caches)
         self.places: dict[tuple[str, int], int] = {}
         self.in_cache: list[tuple[int, int]] = []  # of each trace: which cache, and its number there
@@ -85,7 +112,7 @@ class Numbering:
         for place, cache in enumerate(self.caches):
             of_cache = np.diff(cache.starts)
             for key, number in cache.places.items():
-                if key not in self.places:
+                if taken[place][number]:
                     self.places[key] = len(self.in_cache)
                     self.in_cache.append((place, number))
                     lengths.append(of_cache[number])
@@ -111,9 +138,12 @@ class SeveralTeachers:
 
     temperatures: tuple[float, ...] = ()  # the tail of a mixture at another temperature does not follow from the tails
 
-    def __init__(self, names: Sequence[str], caches: Sequence[TeacherCache], weigh: Weigh) -> None:
+    def __init__(
+        self, names: Sequence[str], caches: Sequence[TeacherCache], weigh: Weigh, end: int | None = None
+    ) -> None:
         self.names, self.caches = list(names), list(caches)
-        self.numbering = Numbering(caches)
+        self.taken = tuple(read_in(caches, weigh, end))
+        self.numbering = Numbering(caches, self.taken)
         self.manifest: dict[str, Any] = self.caches[0].manifest
         shape = (len(self.numbering.in_cache), len(caches))
         self.weights = np.zeros(shape)
@@ -124,11 +154,11 @@ class SeveralTeachers:
         for (problem_id, sample), trace in self.numbering.places.items():
             self.weights[trace] = weigh(problem_id)
             tokens = self.tokens(problem_id, sample, self.numbering.in_cache[trace][0])
-            for place, cache in enumerate(self.caches):
-                theirs = self.tokens(problem_id, sample, place)
+            for place in np.flatnonzero(self.weights[trace]).tolist():
+                cache, theirs = self.caches[place], self.tokens(problem_id, sample, place)
                 if tokens is None or theirs is None:
                     continue
-                if len(tokens) == len(theirs) and np.array_equal(tokens[:-1], theirs[:-1]):
+                if is_alike(tokens, theirs):
                     self.numbers[trace, place] = cache.places[problem_id, sample]
                     self.ends_otherwise[trace, place] = bool(len(tokens)) and tokens[-1] != theirs[-1]
                 else:
@@ -151,8 +181,7 @@ class SeveralTeachers:
     @property
     def taught(self) -> dict[str, int]:
         """How many traces each teacher takes part in, by its name."""
-        parts = ((self.numbers >= 0) & (self.weights > 0)).sum(axis=0)
-        return dict(zip(self.names, parts.tolist(), strict=True))
+        return dict(zip(self.names, (self.numbers >= 0).sum(axis=0).tolist(), strict=True))
 
     def gather(self, rows: NDArray[np.int64]) -> Gathered:
         """The mixture at the rows of these numbers `(N,)`; NO_ROW is an empty one."""

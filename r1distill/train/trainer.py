@@ -47,6 +47,7 @@ def train(run: Run) -> dict[str, Any]:
             run.dataset, run.folder / "cache", tokenizer,
             prefill=run.recipe.generate.prefill, max_length=settings.max_length, overlong=settings.overlong,
             processes=arguments.dataset_num_proc, teacher_caches=cache_folders(run) if cache else (),
+            taken=cache.taken if isinstance(cache, SeveralTeachers) else (),
             curriculum=curriculum_of(settings, arguments) if settings.curriculum else None, aligner=aligner,
         )  # fmt: skip
     if main:
