@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import types
@@ -54,6 +55,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     """
     if path.exists() and not path.is_dir():
         raise UserError(f"{path}: cannot be written: it is a file; give the name of a folder")
+    take_up_leftovers(path)
     mark = secrets.token_hex(4)
     temporary, before = (path.with_name(f".{path.name}.{mark}{suffix}") for suffix in ("", ".before"))
     try:
@@ -78,6 +80,25 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(before)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def take_up_leftovers(path: Path) -> None:
+    """Of a process that was killed while it replaced this folder: what was there is put back, what was to come deleted."""
+    marked = re.compile(re.escape(f".{path.name}.") + r"[0-9a-f]{8}(\.before)?")
+    for left in path.parent.glob(f".{path.name}.*"):
+        if (found := marked.fullmatch(left.name)) is None:
+            continue
+        if found[1] and not path.exists():
+            left.rename(path)
+        else:
+            shutil.rmtree(left)
+
+
+def make_readable(folder: Path) -> None:
+    """safetensors 0.8 writes files that only their owner can read, and others serve them: as readable as the config beside."""
+    [config, *_] = folder.glob("*config.json")
+    for file in folder.glob("*.safetensors"):
+        file.chmod(config.stat().st_mode)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -9,8 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from r1distill import models
 from r1distill.errors import UserError
 from r1distill.prune.cut import check_cut
-from r1distill.quantize.export import check_ignored
-from r1distill.quantize.mixture import refuse_mixture
+from r1distill.quantize.linears import rounded_linears
 from r1distill.quantize.smooth import check_smoothing
 from r1distill.recipe import Recipe
 from r1distill.train_sections import Train
@@ -19,19 +18,18 @@ from r1distill.train_sections import Train
 def check_student(recipe: Recipe, names: Sequence[str]) -> None:
     """Raise UserError where the stages `names` cannot cut or round the student as the recipe says.
 
-    A model with code of its own is not made for this, and neither is an embedded one, which all of it can be done to.
+    A model with code of its own is not made for this.
     """
     train, prune, quantize = recipe.train, recipe.prune, recipe.quantize
-    if train.trusts_remote_code or train.student.startswith("quickstart:"):
+    if train.trusts_remote_code:
         return
     model = without_weights(train)
-    if prune and "prune" in names:
-        check_cut(model, prune)
+    if prune:
+        model = check_cut(model, prune)  # whose layers then are rounded
     if train.qat and "train" in names:
-        refuse_mixture(model, "[train.qat]")
+        rounded_linears(model, "train.qat", train.qat.ignore)
     if quantize and "quantize" in names:
-        refuse_mixture(model, "[quantize]")
-        check_ignored(model, quantize.ignore)
+        rounded_linears(model, "quantize", quantize.ignore)
         if quantize.strength(after_qat=train.qat is not None):
             check_smoothing(model)
 

@@ -147,10 +147,10 @@ def test_of_two_tokens_of_the_same_bytes_the_one_that_is_written_is_shared() -> 
     [written] = twice("   ", add_special_tokens=False)["input_ids"]
     assert written != twice.get_vocab()["ĠĠĠ"]
     one, other = TokenBytes(runs, "it"), TokenBytes(twice, "it")
-    ends = (runs.eos_token_id, twice.eos_token_id)
-    assert dict(zip(*shared_ids(one, other, ends), strict=True))[runs.get_vocab()["ĠĠĠ"]] == written
-    assert dict(zip(*shared_ids(other, one, ends[::-1]), strict=True))[written] == runs.get_vocab()["ĠĠĠ"]
-    both, same = shared_ids(other, other, (ends[1], ends[1]))
+    end, other_end = runs.get_vocab()["<end>"], twice.get_vocab()["<end>"]
+    assert dict(zip(*shared_ids(one, other, (end, other_end)), strict=True))[runs.get_vocab()["ĠĠĠ"]] == written
+    assert dict(zip(*shared_ids(other, one, (other_end, end)), strict=True))[written] == runs.get_vocab()["ĠĠĠ"]
+    both, same = shared_ids(other, other, (other_end, other_end))
     assert both == same == sorted(other.of_id)
 
 

@@ -10,8 +10,12 @@ from hypothesis import strategies as st
 from test_train import make_run
 from transformers import (
     AutoModelForCausalLM,
+    BitNetConfig,
+    DiffLlamaConfig,
+    DiffLlamaForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
+    HeliumConfig,
     LlamaConfig,
     LlamaForCausalLM,
     Qwen2Config,
@@ -266,6 +270,49 @@ def test_the_stage_saves_a_qwen2_with_fewer_heads_as_a_llama(tmp_path: Path, tin
     assert load_model(train).config.model_type == "llama"
     text = "What is 2 + 3?"
     assert load_tokenizer(train)(text)["input_ids"] == load_tokenizer(run.recipe.train)(text)["input_ids"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "settings", "problem"),
+    [
+        (
+            BitNetConfig,
+            {},
+            Prune(ffn=0.2),
+            r"has model.layers.0.mlp.ffn_sub_norm.weight of the shape \(20,\).*be \(16,\)",
+        ),
+        (BitNetConfig, {}, Prune(heads=1 / 3), "what is left of bitnet would compute nothing: .*broadcast"),
+        (HeliumConfig, {"head_dim": 4}, Prune(heads=1 / 3), r"has model.layers.0.self_attn.o_proj"),
+    ],
+)
+def test_parts_that_are_not_cut_are_refused_by_the_config_alone(
+    kind: Any, options: Any, settings: Prune, problem: str
+) -> None:
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(kind(**SHAPE, **options))
+    with pytest.raises(UserError, match=rf"^\[prune\]: .*{problem}.*take a student of the Llama"):
+        check_cut(model, settings)
+    assert check_cut(model, Prune(depth=0.5)).config.num_hidden_layers == 2
+    assert model.config.num_hidden_layers == 4
+
+
+def test_a_model_that_computes_by_the_place_of_a_layer_is_not_saved(tmp_path: Path, tiny_teacher: Path) -> None:
+    student = tmp_path / "student"
+    load_tokenizer(make_run(tmp_path / "first", tiny_teacher).recipe.train).save_pretrained(student)
+    shape = {**SHAPE, "vocab_size": 400, "max_position_embeddings": 512, "hidden_size": 32}
+    config = DiffLlamaConfig(**{**shape, "num_attention_heads": 8, "num_key_value_heads": 4})
+    torch.manual_seed(0)
+    model = DiffLlamaForCausalLM(config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.startswith("model.layers.3."):  # so that it stays, and becomes the second
+                parameter.mul_(5)
+    model.save_pretrained(student)
+    run = make_run(tmp_path / "run", student)
+    run = Run(run.recipe.model_copy(update={"prune": Prune(depth=0.5, examples=2)}))
+    with pytest.raises(UserError, match=r"\[prune\]: diffllama computes something else when it is opened again"):
+        prune_stage(run, Clock(run, "prune"))
+    assert not run.model("pruned").exists()
 
 
 def test_another_architecture_is_refused() -> None:

@@ -19,14 +19,19 @@ from tiny_trainer import assert_same, make, parameters, trained
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    Gemma4TextConfig,
     GemmaConfig,
     GemmaForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    OlmoConfig,
+    Qwen2Config,
+    Qwen2ForCausalLM,
     Qwen3MoeConfig,
     Qwen3MoeForCausalLM,
+    StableLmConfig,
     TrainerState,
 )
 
@@ -50,10 +55,12 @@ def model() -> Any:
     return tiny_model.make_model(tiny_model.make_tokenizer())
 
 
-def rounded(x: torch.Tensor) -> torch.Tensor:
+def rounded(x: torch.Tensor, scheme: str = "int8") -> torch.Tensor:
     """To the nearest of 256 values in each row, scaled by its largest, which is half-way between two where it is negative."""
     scale = x.abs().amax(-1, keepdim=True).clamp(min=1e-9) / 127.5
-    return (x * (1 / scale)).round().clamp(-128, 127) * scale
+    if scheme == "int8_weights":
+        scale = scale.bfloat16().float()
+    return (x / scale).round().clamp(-128, 127) * scale
 
 
 def rounded_from_its_least(x: torch.Tensor) -> torch.Tensor:
@@ -72,15 +79,15 @@ def test_the_forward_pass_is_that_of_rounded_weights_and_inputs(tmp_path: Path, 
     trainer.train()
     x = torch.randn(3, 5, layer.in_features, generator=torch.Generator().manual_seed(0))
     weight = layer.weight.detach().bfloat16().float()  # as the student is saved and exported
-    expected = (rounded_from_its_least(x) if scheme == "int8" else x) @ rounded(weight).T
+    expected = (rounded_from_its_least(x) if scheme == "int8" else x) @ rounded(weight, scheme).T
     torch.testing.assert_close(layer(x).detach(), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_what_is_left_as_it_is_in_the_end_is_so_in_the_training(model) -> None:
-    prepare(model, "int8", ["re:.*down_proj", "model.layers.0.self_attn.q_proj"])
+    prepare(model, "int8", ["re:.*down_proj", "model.layers.0.self_attn.o_proj"])
     kinds = {name: type(module).__name__ for name, module in model.named_modules() if name.endswith("_proj")}
     plain = {name for name, kind in kinds.items() if kind == "Linear"}
-    assert plain == {"model.layers.0.self_attn.q_proj", *(name for name in kinds if name.endswith("down_proj"))}
+    assert plain == {"model.layers.0.self_attn.o_proj", *(name for name in kinds if name.endswith("down_proj"))}
     assert set(kinds.values()) == {"Linear", "FakeQuantizedLinear"}
 
 
@@ -150,8 +157,16 @@ def test_rounds_of_a_student_that_is_rounded_at_the_end_train_with_rounding(tmp_
     assert (found.recipe.train.qat, found.recipe.quantize) == (Qat(start=0.0), None)
 
 
-LLAMA = LlamaConfig(vocab_size=50, hidden_size=24, num_hidden_layers=2, intermediate_size=8, num_attention_heads=12)
+SHAPE: dict[str, Any] = {
+    "vocab_size": 50, "hidden_size": 24, "num_hidden_layers": 2, "intermediate_size": 8, "num_attention_heads": 12,
+}  # fmt: skip
+LLAMA = LlamaConfig(**SHAPE)
 GPT2 = GPT2Config(vocab_size=50, n_embd=32, n_layer=1, n_head=2)
+GEMMA, OLMO, STABLELM = GemmaConfig(**SHAPE), OlmoConfig(**SHAPE), StableLmConfig(**SHAPE)
+GEMMA4 = Gemma4TextConfig(
+    **{**SHAPE, "num_hidden_layers": 4, "global_head_dim": 16}, num_key_value_heads=4, head_dim=16, sliding_window=8,
+    hidden_size_per_layer_input=0, layer_types=["sliding_attention", "full_attention"] * 2,
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -160,7 +175,27 @@ GPT2 = GPT2Config(vocab_size=50, n_embd=32, n_layer=1, n_head=2)
         (None, {"qat": True, "quantize": {}}, r"\[train.qat\]: qwen3_moe is a mixture"),
         (None, {"quantize": {}}, r"\[quantize\]: qwen3_moe is a mixture"),
         (LLAMA, {"quantize": {"ignore": ["lm_haed"]}}, r'quantize.ignore = "lm_haed" is none of the 15 linear layers'),
-        (GPT2, {"quantize": {}}, "quantize.smoothing: gpt2 is not made of the layers"),
+        (LLAMA, {"quantize": {"ignore": ["re:.*q_proj"]}}, r"vLLM makes them one layer.*re:.\*\[qkv\]_proj"),
+        (LLAMA, {"quantize": {"ignore": ["Linear"]}}, r"^\[quantize\] rounds linear layers.*all are ignored"),
+        (
+            LLAMA,
+            {"prune": {"depth": 0.5}, "quantize": {"ignore": ["model.layers.1.mlp.down_proj"]}},
+            r"is none of the 8 linear layers",
+        ),
+        (
+            GPT2,
+            {"quantize": {}},
+            r"^\[quantize\] rounds linear layers, and there are none: gpt2 has none but the output's",
+        ),
+        (GPT2, {"qat": True, "quantize": {}}, r"^\[train.qat\] rounds linear layers, and there are none: gpt2"),
+        (GEMMA, {"quantize": {}}, "quantize.smoothing: GemmaRMSNorm of gemma does not multiply by its weights alone"),
+        (OLMO, {"quantize": {}}, "quantize.smoothing: OlmoLayerNorm of olmo does not multiply by its weights alone"),
+        (
+            STABLELM,
+            {"quantize": {}},
+            "quantize.smoothing: LayerNorm of stablelm does not multiply by its weights alone",
+        ),
+        (GEMMA4, {"quantize": {}}, "quantize.smoothing: the layers of gemma4_text have pre_feedforward_layernorm"),
         (GPT2, {"prune": {"depth": 0.5}}, r"\[prune\]: gpt2 is not made of the layers"),
         (LLAMA, {"prune": {"heads": 0.1}}, r"prune.heads leaves 11 of 12 key-value heads"),
     ],
@@ -335,6 +370,54 @@ def with_outliers(folder: Path) -> Any:
     return model
 
 
+def test_a_model_whose_norms_feed_something_else_is_not_smoothed(tiny_teacher: Path) -> None:
+    """Whatever its layers are called."""
+    model = with_outliers(tiny_teacher)
+    mlp = model.model.layers[0].mlp
+    forward = mlp.forward
+    mlp.forward = lambda x: forward(x) + x
+    with pytest.raises(
+        UserError, match=r"quantize.smoothing changes what llama computes by \d+%, .*set quantize.smoothing = 0"
+    ):
+        smooth(model, sequences(model), 0.8)
+    with pytest.raises(UserError, match=r"no traces in the dataset to measure the student by"):
+        smooth(model, [], 0.8)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_biases_stay_as_they_are_when_a_model_is_smoothed(dtype: torch.dtype) -> None:
+    model: Any = Qwen2ForCausalLM(Qwen2Config(**SHAPE, num_key_value_heads=4))
+    model.to(dtype)
+    before = {name: each.detach().clone() for name, each in model.named_parameters() if name.endswith("bias")}
+    assert len(before) == 6
+    for each in before.values():
+        each.normal_()
+    model.load_state_dict(before, strict=False)
+    smooth(model, sequences(model), 0.8)
+    assert_same({name: each for name, each in model.named_parameters() if name in before}, before, 0.0)
+    assert {each.dtype for name, each in model.named_parameters() if name in before} == {dtype}
+
+
+@pytest.mark.parametrize("scheme", ["int8", "int8_weights"])
+def test_what_is_trained_for_is_what_is_exported(tmp_path: Path, tiny_teacher: Path, scheme) -> None:
+    """Every weight of the forward pass of QAT is the integer of the checkpoint times its scale."""
+    weights = student(tmp_path / "student", tiny_teacher, torch.bfloat16, 100, 300)
+    export(tmp_path / "student", tmp_path / "quantized", scheme)
+    integers, scales, _ = integers_of(tmp_path / "quantized")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "student", dtype=torch.float32)
+    prepare(model, scheme)
+    for name, found in integers.items():
+        layer: Any = model.get_submodule(name.removesuffix(".weight"))
+        assert torch.equal(layer.weight, weights[name].float())
+        assert torch.equal(layer.weight_fake_quantizer(layer.weight).detach(), found.float() * scales[name])
+
+
+def test_what_is_exported_is_as_readable_as_its_config(tmp_path: Path, tiny_teacher: Path) -> None:
+    export(tiny_teacher, tmp_path / "quantized", "int8")
+    modes = {(tmp_path / "quantized" / name).stat().st_mode for name in ("model.safetensors", "config.json")}
+    assert len(modes) == 1
+
+
 def sequences(model: Any) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
     return [torch.randint(0, model.config.vocab_size, (size,), generator=generator) for size in (7, 30)]
@@ -386,7 +469,9 @@ def test_norms_that_add_one_to_their_weights_are_refused_and_unknown_layers(tiny
     )  # fmt: skip
     gemma: Any = GemmaForCausalLM(config)
     torch.nn.init.constant_(gemma.model.layers[0].input_layernorm.weight, 0.3)
-    with pytest.raises(UserError, match=r"GemmaRMSNorm does not multiply by its weights alone.*quantize.smoothing = 0"):
+    with pytest.raises(
+        UserError, match=r"GemmaRMSNorm of gemma does not multiply by its weights alone.*quantize.smoothing = 0"
+    ):
         smooth(gemma, [torch.arange(9)], 0.5)
     other = GPT2LMHeadModel(GPT2Config(vocab_size=50, n_embd=32, n_layer=1, n_head=2))
     with pytest.raises(

@@ -19,7 +19,7 @@ from small_run import ROOT
 from r1distill import store
 from r1distill.errors import UserError
 from r1distill.records import Decision, FinishReason, Kind, Outcome, Problem, Trace, Verdict, content_id
-from r1distill.store import read_json, read_records, replacing, write_json, write_records, write_text
+from r1distill.store import read_json, read_records, replacing, replacing_folder, write_json, write_records, write_text
 
 texts = st.text(max_size=20)
 numbers = st.floats(allow_nan=False)
@@ -196,3 +196,41 @@ def test_content_ids_do_not_depend_on_the_process_or_the_order_of_keys() -> None
     other_order = [*parts[:3], {"a": {"c": None, "d": 1}, "b": [1]}, ["x"]]
     assert found == {content_id(*other_order)}
     assert len(content_id("x")) == 16
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from r1distill import store
+folder, moment = Path(sys.argv[1]), sys.argv[2]
+def kill(*args):
+    os.kill(os.getpid(), signal.SIGKILL)
+if moment == "between":
+    rename, seen = Path.rename, []
+    def rename_once(self, target):
+        seen.append(self)
+        return rename(self, target) if len(seen) == 1 else kill()
+    Path.rename = rename_once
+if moment == "deleting":
+    store.shutil.rmtree = kill
+with store.replacing_folder(folder) as temporary:
+    (temporary / "weights").write_text("new")
+    if moment == "writing":
+        kill()
+"""
+
+
+@pytest.mark.parametrize(("moment", "left"), [("writing", "old"), ("between", "old"), ("deleting", "new")])
+def test_what_a_killed_process_leaves_of_a_folder_is_taken_up_by_the_next(
+    tmp_path: Path, moment: str, left: str
+) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "weights").write_text("old")
+    (tmp_path / ".model.of-somebody-else").mkdir()
+    found = subprocess.run([sys.executable, "-c", KILLED, str(folder), moment], check=False)
+    assert found.returncode == -signal.SIGKILL
+    with pytest.raises(KeyError), replacing_folder(folder):
+        raise KeyError  # and what was there, or was put there, stays
+    assert (folder / "weights").read_text() == left
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".model.of-somebody-else", "model"]

@@ -66,7 +66,6 @@ def after(before: Run, tables: dict[str, Any]) -> dict[str, Any]:
     in_training = {
         name: {**train[name], key: str(before.student)} for name, key in IN_TRAINING if train[name] and train[name][key]
     }
-    in_training["teacher_revision"] = None
     if tables["teachers"]:  # they scored, so the one that is there now does, and nothing is kept while sampling
         generate = {**generate, "keep_distributions": False}
     return {
@@ -74,7 +73,7 @@ def after(before: Run, tables: dict[str, Any]) -> dict[str, Any]:
         "teacher": taught_by(before),
         "generate": generate,
         "cache": {key: value for key, value in tables["cache"].items() if key not in OF_WHO_SCORES},
-        "train": {**train, **in_training},
+        "train": {**train, **in_training, "teacher_revision": None},
     }
 
 

@@ -1,11 +1,13 @@
 """Taking layers, feed-forward channels and attention heads out of a model, weights and config alike."""
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from r1distill.errors import UserError
 from r1distill.prune.heads import AS_LLAMA, as_llama, check_heads
 from r1distill.prune.importance import REMEDY, Importance
 from r1distill.prune_section import Prune
@@ -46,12 +48,46 @@ def run_of_least(scores: Tensor, count: int) -> list[int]:
     return [place for place in range(len(scores)) if not start <= place < start + count]
 
 
-def check_cut(model: Any, settings: Prune) -> None:
-    """Raise UserError for a model that cannot be cut as the settings say. Its weights are not read: it may be on meta."""
+def check_cut(model: Any, settings: Prune) -> Any:
+    """Raise UserError for a model that cannot be cut as the settings say. Its weights are not read: it may be on meta.
+
+    Returns what will be left of it, on meta: every tensor has the shape that the class of the model gives it by the config.
+    """
     decoder_layers(model, "[prune]", REMEDY)
     config = model.config
-    _, _, groups = settings.sizes(config.num_hidden_layers, config.intermediate_size, config.num_key_value_heads)
-    check_heads(config, groups)
+    sizes = settings.sizes(config.num_hidden_layers, config.intermediate_size, config.num_key_value_heads)
+    check_heads(config, sizes[2])
+    layers, channels, groups = (list(range(size)) for size in sizes)
+    left = on_meta(model)
+    take_out(left, Kept(layers, [channels] * config.num_hidden_layers, [groups] * config.num_hidden_layers))
+    found, wanted = (
+        {name: tuple(tensor.shape) for name, tensor in each.state_dict().items()} for each in (left, on_meta(left))
+    )
+    if others := sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name)):
+        raise UserError(
+            f"[prune]: {config.model_type} has {others[0]} of the shape {found.get(others[0])}, which by its config would then "
+            f"be {wanted.get(others[0])}: it is none of the parts that r1distill can cut; {REMEDY}"
+        )
+    if why_not_computed(on_meta(model)) is None and (problem := why_not_computed(left)):
+        raise UserError(f"[prune]: what is left of {config.model_type} would compute nothing: {problem}; {REMEDY}")
+    return left
+
+
+def why_not_computed(model: Any) -> str | None:
+    """What a model on meta has against a few tokens, or None. Some have it whole already: they compute with numbers."""
+    tokens = torch.zeros(1, 4, dtype=torch.long, device="meta")
+    mask = torch.zeros(1, 1, 4, 4, device="meta")  # whole, since one is made by what the tokens are
+    try:
+        model(input_ids=tokens, attention_mask=mask, use_cache=False)
+    except (RuntimeError, NotImplementedError, ValueError, IndexError) as error:
+        return str(error).strip().splitlines()[0]
+    return None
+
+
+def on_meta(model: Any) -> Any:
+    """A model of the same class by the same config, without weights."""
+    with torch.device("meta"):
+        return type(model)(copy.deepcopy(model.config))
 
 
 @torch.no_grad()
@@ -61,8 +97,15 @@ def cut(model: Any, kept: Kept) -> Any:
     Returns the model, or in its place a Llama that computes the same, where vLLM reads no other with these heads (heads.py).
     Raises UserError where there is none with so many heads.
     """
+    check_heads(model.config, len(kept.heads[0]))
+    fewer_heads = len(kept.heads[0]) < model.config.num_key_value_heads
+    take_out(model, kept)
+    return as_llama(model) if fewer_heads and model.config.model_type in AS_LLAMA else model
+
+
+def take_out(model: Any, kept: Kept) -> None:
+    """Leave in layers and config what is kept."""
     layers, config = decoder_layers(model, "[prune]", REMEDY), model.config
-    check_heads(config, len(kept.heads[0]))
     width, size = config.num_attention_heads // config.num_key_value_heads, head_size(config)
     for layer, channels, groups in zip(layers, kept.channels, kept.heads, strict=True):
         mlp, attention = layer.mlp, layer.self_attn
@@ -87,12 +130,10 @@ def cut(model: Any, kept: Kept) -> Any:
             setattr(config, name, [values[place] for place in kept.layers])
     config.num_hidden_layers = len(stay)
     config.intermediate_size = len(kept.channels[0])
-    if len(kept.heads[0]) == config.num_key_value_heads:
-        return model
-    config.head_dim = size  # without it that is hidden_size / heads
-    config.num_key_value_heads = len(kept.heads[0])
-    config.num_attention_heads = width * len(kept.heads[0])
-    return as_llama(model) if config.model_type in AS_LLAMA else model
+    if len(kept.heads[0]) < config.num_key_value_heads:
+        config.head_dim = size  # without it that is hidden_size / heads
+        config.num_key_value_heads = len(kept.heads[0])
+        config.num_attention_heads = width * len(kept.heads[0])
 
 
 def keep_rows(linear: nn.Linear, rows: list[int]) -> None:

@@ -23,6 +23,7 @@ def quantize_stage(run: Run, clock: Clock) -> dict[str, Any]:
             smoothing=settings.strength(after_qat=run.recipe.train.qat is not None),
             sequences=lambda tokenizer: decoder.token_sequences(run, tokenizer, settings.examples, settings.max_tokens),
             ignore=settings.ignore,
+            trust_remote_code=run.recipe.train.trusts_remote_code,
         )
     say(
         f"  {counts['bytes_before'] / 1e6:,.1f} MB → {counts['bytes'] / 1e6:,.1f} MB, {counts['linears']} layers in 8 bits"

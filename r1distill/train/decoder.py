@@ -33,6 +33,11 @@ def head_size(config: Any) -> int:
     return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
+def last_states(model: Any, sequence: Tensor) -> Tensor:
+    """The last hidden states `(1, T, H)` of token ids `(T,)`, float32."""
+    return model.base_model(input_ids=sequence[None].to(model.device), use_cache=False).last_hidden_state.float()
+
+
 def token_sequences(run: Run, tokenizer: Any, count: int, most_tokens: int) -> Iterator[Tensor]:
     """Token ids `(T,)` of examples that are spread evenly over the dataset, each cut at `most_tokens`."""
     path = run.dataset / "train.parquet"

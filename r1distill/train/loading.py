@@ -46,7 +46,8 @@ def open_cache(run: Run, tokenizer: PreTrainedTokenizerBase) -> TeacherCache | S
     def weigh(problem_id: str) -> list[float]:
         return weights_of(recipe.teachers, *domains[problem_id]) if problem_id in domains else nobody
 
-    return SeveralTeachers(names, caches, weigh, tokenizer.eos_token_id)
+    end: Any = tokenizer.eos_token_id
+    return SeveralTeachers(names, caches, weigh, end)
 
 
 def load_online_teacher(settings: Train, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:

@@ -1,7 +1,7 @@
 """Quantisation-aware training: linear layers that round their weights and inputs to 8 bits in the forward pass.
 
-torchao's FakeQuantizedLinear with straight-through gradients: weights by output channel and symmetric, as the student is
-exported afterwards (quantize/export.py), and activations by token. Those are asymmetric, the only ones by token that torchao
+torchao's FakeQuantizedLinear with straight-through gradients: weights by output channel and symmetric, to what the student's
+export holds (quantize/rounding.py), and activations by token. Those are asymmetric, the only ones by token that torchao
 trains with, and symmetric when they are served: a range that is at most twice as wide. It begins at a share of the steps,
 which is a function of the step alone, so that a resumed run is the same run; until then the layers round nothing.
 """
@@ -15,11 +15,8 @@ from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from r1distill.errors import require_packages
-from r1distill.quantize.mixture import refuse_mixture
+from r1distill.quantize.linears import rounded_linears
 from r1distill.quantize_sections import Qat, Scheme
-from r1distill.train.forward import PROJECTIONS
-
-KEPT = {"lm_head", PROJECTIONS}  # the latter are of the training alone
 
 
 def prepare(model: nn.Module, scheme: Scheme, ignore: Sequence[str] = ()) -> None:
@@ -27,30 +24,36 @@ def prepare(model: nn.Module, scheme: Scheme, ignore: Sequence[str] = ()) -> Non
 
     Parameters and their names stay the same; `ignore` are names and patterns as compressed-tensors has them.
 
-    Raises UserError where torchao is not installed, and for a mixture of experts.
+    Raises UserError where torchao is not installed, and for layers that cannot be rounded or ignored as asked.
     """
     require_packages("[train.qat]", "torchao", "compressed_tensors")
-    refuse_mixture(model, "[train.qat]")
+    names = set(rounded_linears(model, "train.qat", ignore))
     quantization, qat = (importlib.import_module(f"torchao.quantization{each}") for each in ("", ".qat"))
     weights = qat.IntxFakeQuantizeConfig(torch.int8, "per_channel", is_symmetric=True)
     activations = qat.IntxFakeQuantizeConfig(torch.int8, "per_token", is_symmetric=False) if scheme == "int8" else None
     config = qat.QATConfig(activation_config=activations, weight_config=weights, step="prepare")
-    is_match = importlib.import_module("compressed_tensors.utils.match").is_match
-
-    def is_rounded(module: nn.Module, name: str) -> bool:
-        usual = isinstance(module, nn.Linear) and KEPT.isdisjoint(name.split("."))
-        return usual and not any(is_match(name, module, pattern) for pattern in ignore)
-
-    quantization.quantize_(model, config, is_rounded)
-    for module in model.modules():
-        if (rounding := getattr(module, "weight_fake_quantizer", None)) is not None:
-            rounding.register_forward_pre_hook(as_saved)
+    quantization.quantize_(model, config, lambda module, name: name in names)
+    for name, module in model.named_modules():
+        if name in names:
+            module.weight_fake_quantizer = AsExported(scheme)
 
 
-def as_saved(rounding: Any, weights: tuple[Tensor]) -> tuple[Tensor]:
-    """The student is saved in bfloat16 and rounded to integers from there: to another one now and then. Straight-through."""
-    (weight,) = weights
-    return (weight + (weight.bfloat16().to(weight.dtype) - weight).detach() if rounding.enabled else weight,)
+class AsExported(nn.Module):
+    """In place of torchao's rounding of weights, which has scales of another type: the student is saved in bfloat16 and
+    rounded from there, and with weights alone in 8 bits the scales are bfloat16 too."""
+
+    def __init__(self, scheme: Scheme) -> None:
+        super().__init__()
+        self.enabled = True
+        self.scheme = scheme
+        self.rounding = importlib.import_module("r1distill.quantize.rounding")
+        self.arguments = self.rounding.preset_of(scheme).weights
+
+    def forward(self, weight: Tensor) -> Tensor:
+        if not self.enabled:
+            return weight
+        rounded = self.rounding.rounded(weight.detach(), self.scheme, torch.bfloat16, self.arguments)
+        return weight + (rounded.to(weight.dtype) - weight.detach())  # its gradient is the weight's
 
 
 def switch(model: nn.Module, on: bool) -> None:

@@ -12,7 +12,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from r1distill.models import resolve_model
 from r1distill.run import Run
-from r1distill.store import write_json
+from r1distill.store import make_readable, write_json
 from r1distill.train.distill import PROJECTIONS_FILE, DistillTrainer
 from r1distill.train.loading import load_model
 from r1distill.train_sections import Train
@@ -51,7 +51,8 @@ def save_student(run: Run, trainer: DistillTrainer, tokenizer: PreTrainedTokeniz
         shutil.move(temporary, run.student / "adapter")
         save_whole(model, temporary, settings)
     elif settings.peft is None and settings.dtype != "bfloat16":
-        save_whole(AutoModelForCausalLM.from_pretrained(temporary, dtype=torch.bfloat16), temporary, settings)
+        code = {"trust_remote_code": settings.trusts_remote_code}
+        save_whole(AutoModelForCausalLM.from_pretrained(temporary, dtype=torch.bfloat16, **code), temporary, settings)
     tokenizer.save_pretrained(temporary)
     generation_config(settings, tokenizer).save_pretrained(temporary)
     make_readable(temporary)
@@ -78,16 +79,10 @@ def save_whole(model: Any, folder: Path, settings: Train) -> None:
     model.to(torch.bfloat16).save_pretrained(folder)
 
 
-def make_readable(folder: Path) -> None:
-    """safetensors 0.8 writes files that only their owner can read, and others serve them: as readable as the config beside."""
-    [config, *_] = folder.glob("*config.json")
-    for file in folder.glob("*.safetensors"):
-        file.chmod(config.stat().st_mode)
-
-
 def generation_config(settings: Train, tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
     """Both ends: of the chat template and of the base model, which ends documents with another token (Qwen: 151643)."""
-    base = AutoConfig.from_pretrained(resolve_model(settings.student, "train.student"), revision=settings.revision)
+    path = resolve_model(settings.student, "train.student")
+    base = AutoConfig.from_pretrained(path, revision=settings.revision, trust_remote_code=settings.trusts_remote_code)
     ends = base.eos_token_id if isinstance(base.eos_token_id, list) else [base.eos_token_id]
     return GenerationConfig(
         do_sample=True,
