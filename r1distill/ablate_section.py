@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, model_validator
 
-from r1distill.section import Section
+from r1distill.section import Section, false_is_absent
 from r1distill.sections import Filter
 
 # what a training is made of besides its traces, which are the same samples for all arms
@@ -31,12 +31,6 @@ class Arm(Section):
     def over(self, settings: Filter) -> Filter:
         """The filter of the arm. Raises pydantic's ValidationError where there is none such."""
         return Filter.model_validate({**settings.model_dump(), **false_is_absent(self.filter, Filter)})
-
-
-def false_is_absent(table: dict[str, Any], section: type[BaseModel]) -> dict[str, Any]:
-    """The table with None for `false` at keys of the section that are absent by default: TOML has no null."""
-    absent = {key for key, field in section.model_fields.items() if field.default is None}
-    return {key: None if value is False and key in absent else value for key, value in table.items()}
 
 
 DEFAULT_ARMS = [

@@ -17,6 +17,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",  # "rich" would take [train.kl] for a style, and leave it out
     help="Distil the reasoning of a large teacher model into small students: generate, verify, filter, train, eval.",
 )
 

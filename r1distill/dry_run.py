@@ -4,6 +4,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from r1distill.cache.settings import engine_of, scorer_of
 from r1distill.chain.links import teacher_of_rounds
 from r1distill.console import say
@@ -24,6 +26,9 @@ from r1distill.traces_section import Traces
 from r1distill.train.stage import launch_command, resolved_launch
 from r1distill.train_sections import chat_template_text
 from r1distill.verify.judge import load_judge_prompt
+
+# sections of [train] that change what is taught, or how
+TECHNIQUES = ("kl", "hidden", "attention", "controller", "qat", "clip", "curriculum", "restarts")
 
 
 def show_plan(run: Run, recipe_path: Path) -> None:
@@ -173,7 +178,10 @@ def plan_on_policy(recipe: Recipe) -> list[str]:
 
 def plan_quantize(recipe: Recipe) -> list[str]:
     what = {"int8": "weights and activations", "int8_weights": "weights"}
-    return [f"{what[recipe.quantize.scheme]} in 8 bits, as vLLM reads them"] if recipe.quantize else []
+    if recipe.quantize is None:
+        return []
+    kept = f"; as they are: {', '.join(recipe.quantize.ignore)}" if recipe.quantize.ignore else ""
+    return [f"{what[recipe.quantize.scheme]} in 8 bits, as vLLM reads them{kept}"]
 
 
 def plan_prune(recipe: Recipe) -> list[str]:
@@ -183,6 +191,11 @@ def plan_prune(recipe: Recipe) -> list[str]:
     shares = {"layers": settings.depth, "feed-forward channels": settings.ffn, "heads": settings.heads}
     taken = ", ".join(f"{share:.0%} of the {what}" for what, share in shares.items() if share) or "anything taken out"
     return [f"student   {recipe.train.student} without {taken}, the least important for {settings.examples} traces"]
+
+
+def said(value: Any) -> Any:
+    """A setting, of a table what it says."""
+    return value.model_dump(exclude_none=True) if isinstance(value, BaseModel) else value
 
 
 def plan_train(run: Run) -> list[str]:
@@ -201,6 +214,9 @@ def plan_train(run: Run) -> list[str]:
         lines.append(
             f"template  {settings.chat_template}, ends with {settings.eos_token or 'the tokenizer’s own token'}"
         )
+    for name in TECHNIQUES:
+        if (section := getattr(settings, name)) is not None:
+            lines.append(f"{name:<9} {', '.join(f'{key} = {said(value)}' for key, value in section)}")
     lines.append("SFTConfig " + ", ".join(f"{key} = {value}" for key, value in settings.args.items()))
     command = launch_command(resolved_launch(settings, len(visible_gpus())), str(run.folder))
     lines.append(f"command   {' '.join(['python', *command[1:]])}")

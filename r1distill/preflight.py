@@ -12,6 +12,7 @@ from r1distill.evaluate.benchmarks import asking_in, data_in
 from r1distill.evaluate.contestants import check_contestants
 from r1distill.evaluate.tasks import load_task
 from r1distill.filter.public_traces import traces_path
+from r1distill.gpus import visible_gpus
 from r1distill.models import check_model_name
 from r1distill.problems import local_path
 from r1distill.prompting import load_prompt
@@ -98,6 +99,12 @@ def preflight(recipe: Recipe, names: Sequence[str], made: Collection[Path] = ())
             asking_in(recipe, task)
             local_path(data_in(recipe, task).path)
         check_contestants(recipe, made)
+        scheme = recipe.quantize.scheme if recipe.quantize and "quantized" in recipe.eval.models else None
+        if scheme == "int8_weights" and not visible_gpus():
+            raise UserError(
+                'quantize.scheme = "int8_weights" with "quantized" in eval.models: vLLM computes that on GPUs alone, and this '
+                'machine has none; take quantize.scheme = "int8", or "quantized" out of eval.models'
+            )
         if recipe.eval.models != ["teacher"] or recipe.teacher.backend == "vllm":
             require_packages("eval", "vllm")
             engines["eval.engine"] = recipe.eval.engine
@@ -108,8 +115,9 @@ def preflight(recipe: Recipe, names: Sequence[str], made: Collection[Path] = ())
     if "train" in names:
         importlib.import_module("r1distill.train.options").check_options(recipe.train)
     is_there = Path(recipe.train.student).expanduser() not in made
-    if is_there and ("prune" in names or ("train" in names and (recipe.train.qat or recipe.quantize))):
-        importlib.import_module("r1distill.student_check").check_student(recipe, names)
+    touched = (recipe.train.qat, recipe.quantize, recipe.train.hidden, recipe.train.attention)
+    if is_there and ("prune" in names or ("train" in names and any(touched))):
+        importlib.import_module("r1distill.student_check").check_student(recipe, names, made)
     if "on_policy" in names and recipe.on_policy:
         check_rounds(recipe, made)
 

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from r1distill.section import Section
 
@@ -24,6 +24,15 @@ class Quantize(Section):
     ignore: list[str] = []
     """Linear layers that stay as they are besides the output: names, or patterns as compressed-tensors has them:
     "re:.*down_proj". Each has to be one's."""
+
+    @model_validator(mode="after")
+    def smooths_what_is_rounded(self) -> "Quantize":
+        if self.scheme == "int8_weights" and self.smoothing:
+            raise ValueError(
+                f'smoothing = {self.smoothing} with scheme = "int8_weights": it is for activations, which are not rounded then; '
+                'take it out, or take scheme = "int8"'
+            )
+        return self
 
     def strength(self, *, after_qat: bool) -> float:
         """Of the smoothing. Weights that were trained with rounding are rounded as they are, which they have learned."""

@@ -6,10 +6,9 @@ Values that follow from others are functions or properties, never stored fields.
 import difflib
 import tomllib
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Any, TypeVar, get_origin
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
-from pydantic.fields import FieldInfo
 
 from r1distill.ablate_section import Ablate
 from r1distill.chain_sections import Link, OnPolicy
@@ -18,7 +17,7 @@ from r1distill.errors import UserError
 from r1distill.prune_section import Prune
 from r1distill.quantize_sections import Quantize
 from r1distill.resources import SHIPPED, shipped_names
-from r1distill.section import Section
+from r1distill.section import Section, false_is_absent, section_of
 from r1distill.sections import MADE_BY, Cache, Eval, Filter, Generate, Problems, Serve, Teacher, Verify
 from r1distill.teachers_section import ScoringTeacher
 from r1distill.traces_section import Traces
@@ -215,8 +214,9 @@ def find_recipe(name: str) -> Path:
     for candidate in (SHIPPED / RECIPES / f"{name}.toml", SHIPPED / name):
         if candidate.is_file():
             return candidate
-    known = ", ".join(shipped_names(RECIPES, ".toml"))
-    raise UserError(f"no such recipe: {name}; give the path of a TOML file or one of: {known}")
+    known = shipped_names(RECIPES, ".toml")
+    meant = "".join(f"; did you mean {each}?" for each in difflib.get_close_matches(name, known, n=1))
+    raise UserError(f"no such recipe: {name}{meant}; give the path of a TOML file or one of: {', '.join(known)}")
 
 
 def load_recipe(path: Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
@@ -224,7 +224,7 @@ def load_recipe(path: Path, overrides: list[str] | tuple[str, ...] = ()) -> Reci
     data = read_tables(path)
     for override in overrides:
         apply_override(data, override)
-    return refuse_rounding_for_nothing(validated(Recipe, data, path), path)
+    return refuse_rounding_for_nothing(validated(Recipe, false_is_absent(data, Recipe), path), path)
 
 
 def read_tables(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -339,14 +339,6 @@ def known_keys(model: type[BaseModel], location: list[str]) -> list[str]:
         if get_origin(field.annotation) in (list, dict):
             next(parts, None)  # the place in a list of sections, or the name of one
     return list(section.model_fields)
-
-
-def section_of(field: FieldInfo) -> type[Section] | None:
-    """The section that a field holds, optional or not, a list or a table of them, or None for a plain value."""
-    for annotation in (field.annotation, *get_args(field.annotation)):
-        if isinstance(annotation, type) and issubclass(annotation, Section):
-            return annotation
-    return None
 
 
 def all_keys(model: type[BaseModel]) -> list[str]:

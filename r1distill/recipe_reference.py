@@ -5,7 +5,8 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from r1distill.recipe import Recipe, section_of
+from r1distill.recipe import Recipe
+from r1distill.section import section_of
 from r1distill.train_sections import Schedule
 
 

@@ -1,6 +1,7 @@
 """What is done to the layers of a student, tried on its architecture alone, before anything is sampled for it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,11 +13,13 @@ from r1distill.prune.cut import check_cut
 from r1distill.quantize.linears import rounded_linears
 from r1distill.quantize.smooth import check_smoothing
 from r1distill.recipe import Recipe
+from r1distill.train.inner import pairs_of
+from r1distill.train.loading import TEACHER_KEY
 from r1distill.train_sections import Train
 
 
-def check_student(recipe: Recipe, names: Sequence[str]) -> None:
-    """Raise UserError where the stages `names` cannot cut or round the student as the recipe says.
+def check_student(recipe: Recipe, names: Sequence[str], made: Collection[Path] = ()) -> None:
+    """Raise UserError where the stages `names` cannot cut, compare or round the student as the recipe says.
 
     A model with code of its own is not made for this.
     """
@@ -26,12 +29,25 @@ def check_student(recipe: Recipe, names: Sequence[str]) -> None:
     model = without_weights(train)
     if prune:
         model = check_cut(model, prune)  # whose layers then are rounded
+    if "train" in names and (train.hidden or train.attention):
+        check_inside(train, model.config, made)
     if train.qat and "train" in names:
         rounded_linears(model, "train.qat", train.qat.ignore)
     if quantize and "quantize" in names:
         rounded_linears(model, "quantize", quantize.ignore)
         if quantize.strength(after_qat=train.qat is not None):
             check_smoothing(model)
+
+
+def check_inside(train: Train, student: Any, made: Collection[Path]) -> None:
+    """The layers and heads of [train.hidden] and [train.attention], by the configs of student and teacher."""
+    name = train.online_teacher
+    assert name
+    if Path(name).expanduser() not in made:
+        path = models.resolve_model(name, TEACHER_KEY)
+        pairs_of(
+            train.hidden, train.attention, student, AutoConfig.from_pretrained(path, revision=train.teacher_revision)
+        )
 
 
 def without_weights(train: Train) -> Any:

@@ -11,6 +11,7 @@ from r1distill.chain.lineage import write_lineage
 from r1distill.console import clock, console, say
 from r1distill.pipeline import STAGE_NAMES
 from r1distill.run import Run
+from r1distill.sections import MADE_BY
 from r1distill.store import read_json, write_json
 from r1distill.train.card import write_cards
 
@@ -80,7 +81,8 @@ def show_summary(run: Run, summary: dict[str, Any]) -> None:
     say(f"run folder: {run.folder}  (summary.json has all of this)")
     if summary["student"]:
         say(f"student:    {summary['student']}")
-        say(f"serve it:   {serve_command(summary['student'])}")
+        last = [role for role, stage in MADE_BY.items() if role != "pruned" and stage in summary["stages"]][-1]
+        say(f"serve it:   {serve_command(str(run.model(last)))}")
 
 
 def serve_command(model: str) -> str:

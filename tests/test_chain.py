@@ -197,6 +197,7 @@ def test_a_dry_run_shows_every_link_and_makes_nothing(tmp_path: Path, capsys) ->
     chain(Run(recipe), dry_run=True, redo=False)
     shown = capsys.readouterr().out
     assert "assistant: deepseek-ai/DeepSeek-R1 → org/large" in shown
+    assert "generate to do, verify to do, filter to do, train to do, eval to do\n" in shown  # and no prune
     assert "org/small" in shown
     assert not (tmp_path / "run").exists()
 

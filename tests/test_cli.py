@@ -36,6 +36,7 @@ def test_help_names_every_command_and_imports_nothing_heavy(tmp_path: Path) -> N
     result = r1distill("--help", cwd=tmp_path, before=ON_EXIT)
     assert result.returncode == 0
     assert all(f" {command} " in result.stdout for command in COMMANDS)
+    assert all(section in result.stdout for section in ("[train.kl]", "[prune]", "[[chain]]"))
     assert "HEAVY []" in result.stdout
 
 
@@ -45,6 +46,21 @@ def test_a_plan_needs_nothing_heavy_and_works_from_anywhere(tmp_path: Path) -> N
     assert "HEAVY []" in result.stdout
     assert "eval  [to do]" in result.stdout
     assert os.listdir(tmp_path) == []
+
+
+def test_a_plan_tells_what_is_taught_besides_the_words(tmp_path: Path) -> None:
+    overrides = [
+        "train.hidden.teacher=quickstart:teacher",
+        "train.controller={ threshold = 3.5 }",
+        "train.kl={ alpha = 0.25 }",
+    ]
+    result = r1distill("run", "quickstart", "--dry-run", f"run_dir={tmp_path}/run", *overrides, "train.hidden.weight=7")
+    assert result.returncode == 0, result.stderr
+    shown = {line.split()[0]: line for line in result.stdout.splitlines() if line.startswith("  ")}
+    assert "alpha = 0.25" in shown["kl"]
+    assert "teacher = quickstart:teacher" in shown["hidden"]
+    assert "weight = 7" in shown["hidden"]
+    assert "threshold = 3.5" in shown["controller"]
 
 
 def test_a_terminal_that_is_not_utf8_ends_nothing(tmp_path: Path) -> None:

@@ -501,7 +501,33 @@ def test_strength_of_smoothing_is_that_of_the_recipe_or_the_usual_one() -> None:
     assert Quantize().strength(after_qat=False) == 0.8
     assert Quantize().strength(after_qat=True) == 0.0
     assert Quantize(smoothing=0.3).strength(after_qat=True) == 0.3
-    assert Quantize(scheme="int8_weights", smoothing=0.3).strength(after_qat=False) == 0.0
+    assert Quantize(scheme="int8_weights").strength(after_qat=False) == 0.0
+    with pytest.raises(ValidationError, match=r"smoothing = 0.3 with scheme = .int8_weights.: it is for activations"):
+        Quantize(scheme="int8_weights", smoothing=0.3)
+
+
+def test_what_no_engine_here_computes_is_not_made_to_be_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    quantize, evaluation = {"scheme": "int8_weights"}, {"models": ["quantized"], "tasks": ["gsm8k"]}
+    recipe = small_run(tmp_path, quantize=quantize, eval=evaluation).recipe
+    monkeypatch.setattr("r1distill.preflight.visible_gpus", list)
+    with pytest.raises(
+        UserError, match=r"vLLM computes that on GPUs alone, and this machine has none; take quantize.scheme"
+    ):
+        preflight(recipe, ["eval"])
+
+
+@pytest.mark.parametrize("name", ["hidden", "attention"])
+def test_layers_that_are_not_there_are_named_before_anything_is_sampled(tmp_path: Path, name: str) -> None:
+    LLAMA.save_pretrained(tmp_path / "student")
+    train = {"student": str(tmp_path / "student"), name: {"teacher": str(tmp_path / "student"), "layers": {"9": 1}}}
+    with pytest.raises(UserError, match=rf'train.{name}.layers: "9" = 1, and the student has 2 layers'):
+        preflight(small_run(tmp_path, train=train).recipe, ["train"])
+
+
+def test_an_embedded_student_is_tried_too(tmp_path: Path) -> None:
+    tables = {"train": {"student": "quickstart:student"}, "quantize": {"ignore": ["re:.*nonsense"]}}
+    with pytest.raises(UserError, match=r'quantize.ignore = "re:\.\*nonsense" is none of the 211 linear layers'):
+        preflight(small_run(tmp_path, **tables).recipe, ["train", "quantize"])
 
 
 def test_an_adapter_alone_is_refused(tmp_path: Path) -> None:

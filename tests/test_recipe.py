@@ -20,7 +20,7 @@ from r1distill.recipe_reference import reference
 from r1distill.resources import find_file, read_file, shipped_names
 from r1distill.run import Run
 from r1distill.store import read_json, write_json
-from r1distill.train_sections import Schedule
+from r1distill.train_sections import Kl, Schedule
 
 SHIPPED_RECIPES = sorted((ROOT / "scripts" / "recipes").glob("*.toml"))
 
@@ -250,6 +250,11 @@ def test_a_recipe_that_is_not_there_lists_those_that_are(tmp_path: Path) -> None
             find_recipe(name)
 
 
+def test_a_misspelt_recipe_is_compared_with_those_that_are(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no such recipe: quickstrat; did you mean quickstart\?; give the path of"):
+        find_recipe("quickstrat")
+
+
 def test_a_recipe_cannot_be_changed_after_it_was_read(tmp_path: Path) -> None:
     recipe = load_recipe(recipe_file(tmp_path), ["generate.samples=3"])
     assert recipe.generate.samples == 3
@@ -288,6 +293,19 @@ def test_a_recipe_that_extends_another_has_its_tables_with_its_own_over_them(tmp
     assert found.train.kl.alpha == Schedule(kind="staged", values=[0.0, 0.5], at=[0.0, 0.5])  # no start of the other
     assert found.problems == below.problems
     assert "base" not in found.model_dump()
+
+
+def test_false_takes_out_what_the_base_has(tmp_path: Path) -> None:
+    """Where a key is absent by default: TOML has no null. Elsewhere it is a truth value, or an error."""
+    recipe_file(tmp_path, train={"student": "s", "peft": {"r": 8}, "kl": {"online": "t"}, "merge_adapter": True})
+    (tmp_path / "own.toml").write_text('base = "recipe.toml"\n[train]\npeft = false\nmerge_adapter = false\n')
+    found = load_recipe(tmp_path / "own.toml", [])
+    assert (found.train.peft, found.train.merge_adapter) == (None, False)
+    assert found.train.kl is not None
+    assert load_recipe(tmp_path / "own.toml", ["train.kl=false"]).train.kl is None
+    assert load_recipe(tmp_path / "recipe.toml", ["train.kl.online=false"]).train.kl == Kl()
+    with pytest.raises(UserError, match=r"train\.student = False"):
+        load_recipe(tmp_path / "recipe.toml", ["train.student=false"])
 
 
 def test_a_recipe_can_extend_one_that_extends_a_shipped_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

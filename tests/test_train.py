@@ -158,6 +158,9 @@ def test_an_adapter_can_be_left_as_one(tmp_path: Path, tiny_student: Path) -> No
             {"args": {"learning_rat": 1}},
             "train.args.learning_rat: SFTConfig has no such option; did you mean learning_rate?",
         ),
+        ({"args": {"learning_rate": "fast"}}, "train.args.learning_rate = 'fast': SFTConfig takes float; correct it"),
+        ({"args": {"max_steps": 0.5}}, "train.args.max_steps = 0.5: SFTConfig takes int; correct it"),
+        ({"args": {"bf16": 1}}, "train.args.bf16 = 1: SFTConfig takes bool; correct it"),
         ({"args": {"report_to": "tensorbord"}}, "train.args.report_to = tensorbord: tensorbord is not supported"),
         (
             {"args": {"report_to": "comet_ml"}},

@@ -2,6 +2,8 @@
 
 import asyncio
 import dataclasses
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -134,3 +136,23 @@ def test_the_kept_distributions_are_the_heads_of_the_models_own(sample: Any, mod
         np.testing.assert_allclose(row.logprobs, exact[token, row.ids.tolist()].numpy(), atol=1e-3)
         likeliest = exact[token].topk(5).values.numpy()
         np.testing.assert_allclose(row.logprobs[:5], likeliest[: len(row.ids)], atol=1e-3)
+
+
+def test_an_engine_that_ctrl_c_ended_while_it_was_opened_is_no_error_of_vllm(
+    model: tuple[Path, Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The signal goes to its process too, and asyncio keeps ours until the next await."""
+    from r1distill.generate import vllm_engine
+
+    def interrupted(*args: Any, **kwargs: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        raise RuntimeError("Engine core initialization failed. See root cause above.")
+
+    monkeypatch.setattr(vllm_engine.AsyncLLM, "from_engine_args", interrupted)
+
+    async def opened() -> None:
+        async with vllm_engine.VllmEngine(str(model[0]), None, {"max_model_len": CONTEXT}, logprobs=0):
+            pass
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(opened())

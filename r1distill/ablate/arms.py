@@ -5,16 +5,17 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from r1distill.ablate_section import Arm, false_is_absent
+from r1distill.ablate_section import Arm
 from r1distill.cache.settings import scoring_recipes
 from r1distill.cache.stage import wanted_manifest
 from r1distill.filter.tagging import is_tagged
 from r1distill.pipeline import names_of_run
 from r1distill.recipe import Recipe, as_given, merged, refuse_rounding_for_nothing, validated
 from r1distill.run import Run
+from r1distill.section import false_is_absent
 from r1distill.store import write_json
 from r1distill.train.teacher_cache import MANIFEST, TeacherCache, differences
-from r1distill.train_sections import WITHOUT_VALIDATION, Train
+from r1distill.train_sections import WITHOUT_VALIDATION
 
 SAMPLED = ("generate", "verify")  # stages whose results are taken over
 
@@ -60,7 +61,6 @@ def recipe_with(recipe: Recipe, arm: Arm) -> Recipe:
     if not arm.set:
         return recipe
     tables = merged(as_given(recipe.model_dump(exclude={"ablate"})), false_is_absent(arm.set, Recipe))
-    tables["train"] = false_is_absent(tables["train"], Train)
     where = Path(f"[[ablate.arms]] {arm.name}")
     return refuse_rounding_for_nothing(validated(Recipe, tables, where), where)
 

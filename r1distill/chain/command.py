@@ -26,7 +26,9 @@ def chain(run: Run, *, dry_run: bool, redo: bool) -> None:
     runs = links_of(run.recipe)
     if dry_run:
         for each in runs:
-            state = ", ".join(f"{status.stage.name} {status.state}" for status in statuses(each))
+            names = names_of_run(each.recipe)
+            found = [status for status in statuses(each) if status.stage.name in names]
+            state = ", ".join(f"{status.stage.name} {status.state}" for status in found)
             say(f"{each.folder.name}: {each.recipe.teacher.model} → {each.recipe.train.student}", style="bold")
             say(f"  {each.folder}: {state}")
         return
@@ -70,8 +72,11 @@ def on_policy_stage(run: Run, clock: Clock) -> dict[str, Any]:
     for number in range(settings.rounds):
         each = rounds_of(run)[number]
         say(f"  round {number + 1} of {settings.rounds}: {each.recipe.teacher.model} on its own samples")
-        with locked(each):
-            run_stages(each, STAGES_OF_ROUNDS, redo=True)
+        try:
+            with locked(each):
+                run_stages(each, STAGES_OF_ROUNDS, redo=True)
+        except UserError as error:
+            raise UserError(f"[on_policy] round {number + 1}: {error}") from None
         trained, verified = (each.record(name) or {} for name in ("train", "verify"))
         counts.append({**trained.get("counts", {}), "outcomes": verified.get("counts", {}).get("outcomes", {})})
         clock.tick()

@@ -6,6 +6,7 @@ from typing import Any
 from r1distill.errors import UserError
 from r1distill.recipe import Recipe, as_given, merged, validated
 from r1distill.run import Run
+from r1distill.section import false_is_absent
 from r1distill.train_sections import WITHOUT_VALIDATION
 
 LATER = ("on_policy", "quantized")  # whom [on_policy] and [quantize] make
@@ -43,7 +44,9 @@ def links_of(recipe: Recipe) -> list[Run]:
         tables = merged(tables, {"run_dir": str(folder), "train": {"student": link.student, "revision": revision}})
         if found:
             tables = after(found[-1], tables)
-        found.append(Run(validated(Recipe, merged(tables, link.set), Path(f"[[chain]] {link.name}"))))
+        found.append(
+            Run(validated(Recipe, merged(tables, false_is_absent(link.set, Recipe)), Path(f"[[chain]] {link.name}")))
+        )
     return found
 
 

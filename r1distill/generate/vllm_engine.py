@@ -1,5 +1,6 @@
 """vLLM's asynchronous engine in this process: any engine argument, one request a sample, prefix caching on."""
 
+import asyncio
 import dataclasses
 import difflib
 import os
@@ -64,6 +65,8 @@ class VllmEngine:
         try:
             self.engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**self.arguments))
         except (ValueError, OSError, RuntimeError) as error:
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise asyncio.CancelledError from error  # Ctrl-C: asyncio keeps it for later, and it ended the engine's process
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise UserError(
                 f"vLLM could not open {self.arguments['model']}: {reason}; its log is in the run's logs/"

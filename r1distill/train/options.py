@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Callable
 from dataclasses import fields
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import torch
 from peft import LoraConfig
@@ -88,6 +88,7 @@ def batch_of_packs(arguments: SFTConfig, lengths: list[int]) -> dict[str, int]:
 def check_options(settings: Train) -> None:
     """Raise UserError for options that TRL or peft do not have; nothing is loaded, so it is cheap enough to do first."""
     check_names("train.args", settings.args, SFTConfig, OURS)
+    check_types("train.args", settings.args, SFTConfig)
     check_names("train.peft", settings.peft or {}, LoraConfig, {})
     if settings.args.get("packing_strategy") == "wrapped":
         raise UserError('train.args.packing_strategy = "wrapped" lets examples run into each other; take "bfd"')
@@ -103,6 +104,18 @@ def check_options(settings: Train) -> None:
             f"train.args.max_steps = {settings.args['max_steps']} with [train.curriculum] and packing: how many examples that "
             "is, only packing would tell; give the length of the training as train.args.num_train_epochs"
         )
+
+
+def check_types(section: str, options: dict[str, Any], owner: type) -> None:
+    """Raise UserError for a value of another type, where the option is a number, a truth value or text and nothing else."""
+    hints = get_type_hints(owner)
+    for key, value in options.items():
+        taken = set(get_args(hints[key]) or (hints[key],)) - {type(None)}
+        if not taken <= {int, float, bool, str}:
+            continue
+        if type(value) not in (taken | {int} if float in taken else taken):
+            names = " or ".join(sorted(each.__name__ for each in taken))
+            raise UserError(f"{section}.{key} = {value!r}: {owner.__name__} takes {names}; correct it")
 
 
 def check_names(section: str, options: dict[str, Any], owner: type, reserved: dict[str, str]) -> None:

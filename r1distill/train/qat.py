@@ -46,13 +46,13 @@ class AsExported(nn.Module):
         super().__init__()
         self.enabled = True
         self.scheme = scheme
-        self.rounding = importlib.import_module("r1distill.quantize.rounding")
-        self.arguments = self.rounding.preset_of(scheme).weights
+        rounding = importlib.import_module("r1distill.quantize.rounding")
+        self.rounded, self.arguments = rounding.rounded, rounding.preset_of(scheme).weights
 
     def forward(self, weight: Tensor) -> Tensor:
         if not self.enabled:
             return weight
-        rounded = self.rounding.rounded(weight.detach(), self.scheme, torch.bfloat16, self.arguments)
+        rounded = self.rounded(weight.detach(), self.scheme, torch.bfloat16, self.arguments)
         return weight + (rounded.to(weight.dtype) - weight.detach())  # its gradient is the weight's
 
 
