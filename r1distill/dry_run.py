@@ -4,8 +4,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
 from r1distill.cache.settings import engine_of, scorer_of
 from r1distill.chain.links import teacher_of_rounds
 from r1distill.console import say
@@ -193,11 +191,6 @@ def plan_prune(recipe: Recipe) -> list[str]:
     return [f"student   {recipe.train.student} without {taken}, the least important for {settings.examples} traces"]
 
 
-def said(value: Any) -> Any:
-    """A setting, of a table what it says."""
-    return value.model_dump(exclude_none=True) if isinstance(value, BaseModel) else value
-
-
 def plan_train(run: Run) -> list[str]:
     settings = run.recipe.train
     adapter = f"LoRA{options(settings.peft)}" if settings.peft is not None else "full fine-tuning"
@@ -216,7 +209,8 @@ def plan_train(run: Run) -> list[str]:
         )
     for name in TECHNIQUES:
         if (section := getattr(settings, name)) is not None:
-            lines.append(f"{name:<9} {', '.join(f'{key} = {said(value)}' for key, value in section)}")
+            said = section.model_dump(exclude_none=True)
+            lines.append(f"{name:<9} {', '.join(f'{key} = {value}' for key, value in said.items())}")
     lines.append("SFTConfig " + ", ".join(f"{key} = {value}" for key, value in settings.args.items()))
     command = launch_command(resolved_launch(settings, len(visible_gpus())), str(run.folder))
     lines.append(f"command   {' '.join(['python', *command[1:]])}")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from r1distill.errors import UserError
-from r1distill.quantize.linears import KEPT, rounded_linears
+from r1distill.quantize.linears import OUTPUT, rounded_linears
 from r1distill.quantize.rounding import preset_of, scale_and_zero
 from r1distill.quantize.smooth import smooth
 from r1distill.quantize_sections import Scheme
@@ -67,8 +67,8 @@ def quantize(model: Any, scheme: Scheme, ignore: Sequence[str] = ()) -> int:
     rounded.
     """
     names = rounded_linears(model, "quantize", ignore)
-    left_out = [*sorted(KEPT), *ignore]
-    apply_quantization_config(model, QuantizationConfig(config_groups={"linears": preset_of(scheme)}, ignore=left_out))
+    config = QuantizationConfig(config_groups={"linears": preset_of(scheme)}, ignore=[OUTPUT, *ignore])
+    apply_quantization_config(model, config)
     for name, module in model.named_modules():
         if not isinstance(module, nn.Linear):
             continue

@@ -9,7 +9,8 @@ from torch import nn
 from r1distill.errors import UserError
 from r1distill.train.forward import PROJECTIONS
 
-KEPT = {"lm_head", PROJECTIONS}  # the latter are of the training alone
+OUTPUT = "lm_head"
+KEPT = {OUTPUT, PROJECTIONS}  # the latter are of the training alone
 SHOWN = 7  # linear layers in an error: those of a layer of Llama
 # what vLLM has as one layer, which is rounded or not, and the pattern of all
 FUSED = {("q_proj", "k_proj", "v_proj"): "re:.*[qkv]_proj", ("gate_proj", "up_proj"): "re:.*(gate|up)_proj"}

@@ -22,7 +22,7 @@ from r1distill.train.decoder import decoder_layers, last_states
 REMEDY = "set quantize.smoothing = 0"
 LEAST = 1e-5  # of a channel that is never used
 NORMS = ("input_layernorm", "post_attention_layernorm")
-MOST_CHANGE = 0.1  # of what a model computes; rounding the norms to their type costs a hundredth
+MOST_CHANGE = 0.1  # of what a model computes; norms that are rounded to bfloat16 cost 0.02 over 30 layers
 
 
 def check_smoothing(model: Any) -> nn.ModuleList:
@@ -108,7 +108,7 @@ def refuse_change(model: Any, projections: list[nn.Linear], sequence: Tensor, be
     for each in projections:
         if each.bias is not None:
             each.bias.data = each.bias.data.to(dtype)
-    if change > MOST_CHANGE:
+    if not change <= MOST_CHANGE:  # nor where it is no number
         raise UserError(
             f"quantize.smoothing changes what {model.config.model_type} computes by {change:.0%}, and it should by nothing: its "
             f"norms feed other layers than {', '.join(NORMS)} of a Llama do; {REMEDY}"
